@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lacuna: sparse attention for transformers that says what it left out. The one include.
+//
+//   lacuna::Options options;
+//   options.method = "xattention:stride=8";
+//   auto session = lacuna::Session::open(options);             // Result<unique_ptr<Session>>
+//   lacuna::AttendCall call;  call.q = ...; call.k = ...;      // [B, H, N, D] views
+//   if (auto s = session.value()->attend(call); !s.ok()) puts(s.error().what.c_str());
+//   puts(session.value()->report_json().c_str());
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lacuna/dtype.h"
+#include "lacuna/mask.h"
+#include "lacuna/parallel.h"
+#include "lacuna/result.h"
+#include "lacuna/tensor.h"
+
+namespace lacuna {
+
+const char* version();
+
+enum class Audit : std::uint8_t {
+  off,
+  sample,  // a few rows per layer and call: under 2 % of a run
+  full,    // every row: costs a dense pass
+};
+
+struct Options {
+  std::string method = "dense";  // slug:key=value[+wrapper:key=value]
+  Precision precision = Precision::fast;
+  Audit audit = Audit::off;
+  std::uint64_t seed = 1;        // of the audit's choice of rows
+  std::string kernel;            // force one kernel of op attend by name; empty = the best that fits
+  std::string machine;           // pretend to be less: "avx2", "avx512", "avx512bf16"; empty = all there is
+  int threads = 0;               // of the default pool; 0 = one per usable core
+  ParallelFor* parallel = nullptr;  // a host's own threads instead; must outlive the session
+};
+
+// A copy of one layer's K or V in the order kernels read (bf16 or f16 tiles). A host that owns the
+// cache keeps one beside each cache tensor and calls write() where cells change, so that no call has
+// to pack again. Not thread safe against a running attend().
+class PackedTensor {
+ public:
+  enum class Role : std::uint8_t { key, value };
+  // cells x heads x dim, all zeros. Throws std::bad_alloc.
+  PackedTensor(Role role, Dtype dtype, std::int64_t cells, int heads, int dim, Precision precision,
+               const std::string& machine = {});
+  ~PackedTensor();
+  PackedTensor(const PackedTensor&) = delete;
+  PackedTensor& operator=(const PackedTensor&) = delete;
+  // Copies cells [first, first + n) of the raw cache tensor ([1, H, C, D]).
+  void write(const Tensor& raw, std::int64_t first, std::int64_t n, ParallelFor* parallel = nullptr);
+  // The same for the listed cells. A cell out of range is refused by name, and nothing is written.
+  Status write_cells(const Tensor& raw, const std::int64_t* cells, std::int64_t n);
+  void clear();
+  std::size_t bytes() const;
+
+ private:
+  friend class Session;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// One attention call of one layer. Batch 1 per call; rows of several sequences may share a call.
+struct AttendCall {
+  int layer = 0;
+  Tensor q;                       // [1, Hq, Nq, Dk]  f32
+  Tensor k;                       // [1, Hkv, C, Dk]  f32, f16 or bf16; C cells
+  Tensor v;                       // [1, Hkv, C, Dv]  the same type as k
+  Tensor out;                     // [1, Hq, Nq, Dv]  f32, written
+  float* lse = nullptr;           // [Hq, Nq], written if set
+  float scale = 0.0f;             // 0 = 1 / sqrt(Dk)
+  float softcap = 0.0f;           // 0 = none
+  const float* sinks = nullptr;   // [Hq] logits of attention sinks, or null
+  Mask mask;                      // data == null: causal, last row aligned with last cell
+  const float* slopes = nullptr;  // [Hq] factor of the mask's finite values (ALiBi); null = 1
+  const PackedTensor* packed_k = nullptr;  // side copies kept by the host, or null: packed per call
+  const PackedTensor* packed_v = nullptr;
+  bool counted = true;            // false: a warm-up; the report ignores it
+};
+
+struct LossStats {  // lost mass over audited rows with at least 256 visible keys
+  double mean = 0, p95 = 0, max = 0;
+  std::int64_t rows = 0;
+};
+
+struct PhaseReport {
+  std::int64_t calls = 0;
+  double allowed_pairs = 0, attended_pairs = 0;  // query-key pairs, all heads
+  double kv_bytes = 0;                           // K and V read by attend
+  double seconds[5] = {};                        // estimate budget attend correct account
+  LossStats lost;
+  double output_error = 0;                       // mean relative L2 error of audited rows
+  double density() const { return allowed_pairs > 0 ? attended_pairs / allowed_pairs : 1.0; }
+};
+
+struct Report {
+  std::string method;   // canonical spec
+  std::string kernel;   // of op attend, as last used for many rows
+  std::string machine;  // features in words
+  PhaseReport prefill, decode;  // decode = calls whose segments have one row
+  std::string note;     // why a method went dense, last reason; or empty
+};
+
+class Session {
+ public:
+  static Result<std::unique_ptr<Session>> open(const Options& options);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // Errors leave `out` untouched or partly written, never memory beyond it.
+  Status attend(const AttendCall& call);
+  // A new graph begins: masks may have changed. Without it every call reads its mask anew.
+  void new_graph();
+  // How many layers the model has and how long the prompt will be, for methods that ask; -1 unknown.
+  void announce(int n_layers, std::int64_t prompt_tokens);
+
+  // Bytes of side data that the session holds itself (scratch, per-call packing).
+  std::size_t own_bytes() const;
+  Report report() const;
+  std::string report_json() const;
+  void reset_report();
+
+  struct Impl;
+
+ private:
+  Session();
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lacuna

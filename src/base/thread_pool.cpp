@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// The default ParallelFor. The caller is worker 0; helpers wait for a new round by spinning for
+// about the length of a decode step's gap between layers, then sleep on a futex (atomic wait).
+#include <sched.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "lacuna/parallel.h"
+
+namespace lacuna {
+namespace {
+
+constexpr int kSpins = 20000;  // some tens of microseconds: longer than a layer's gap, not a busy loop
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+class ThreadPool final : public ParallelFor {
+ public:
+  explicit ThreadPool(int workers) {
+    for (int w = 1; w < workers; ++w) threads_.emplace_back([this, w] { serve(w); });
+  }
+
+  ~ThreadPool() override {
+    stop_.store(true, std::memory_order_relaxed);
+    round_.fetch_add(1, std::memory_order_release);
+    round_.notify_all();
+    for (auto& t : threads_) t.join();
+  }
+
+  int workers() const override { return static_cast<int>(threads_.size()) + 1; }
+
+  void run(int n, void (*task)(void*, int, int), void* context) override {
+    if (n <= 0) return;
+    if (threads_.empty() || n == 1) {
+      for (int i = 0; i < n; ++i) task(context, i, 0);
+      return;
+    }
+    task_ = task;
+    context_ = context;
+    n_ = n;
+    next_.store(0, std::memory_order_relaxed);
+    busy_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
+    round_.fetch_add(1, std::memory_order_release);
+    round_.notify_all();
+    work(0);
+    for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin)
+      if (spin < kSpins) relax(); else std::this_thread::yield();
+  }
+
+ private:
+  void work(int worker) {
+    for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < n_;) task_(context_, i, worker);
+  }
+
+  void serve(int worker) {
+    unsigned seen = 0;
+    for (;;) {
+      int spin = 0;
+      while (round_.load(std::memory_order_acquire) == seen)
+        if (++spin < kSpins) relax(); else round_.wait(seen, std::memory_order_acquire);
+      seen = round_.load(std::memory_order_acquire);
+      if (stop_.load(std::memory_order_relaxed)) return;
+      work(worker);
+      busy_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  std::vector<std::thread> threads_;
+  std::atomic<unsigned> round_{0};
+  std::atomic<int> next_{0}, busy_{0};
+  std::atomic<bool> stop_{false};
+  void (*task_)(void*, int, int) = nullptr;
+  void* context_ = nullptr;
+  int n_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<ParallelFor> make_thread_pool(int workers) {
+  if (workers < 1) {
+    cpu_set_t allowed;
+    workers = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
+  }
+  return std::make_unique<ThreadPool>(workers);
+}
+
+}  // namespace lacuna

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/packed_tensor.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "engine/pick.h"
+
+namespace lacuna {
+
+PackFormat choose_format(Features have, Dtype kv, Precision precision) {
+  if (!(have & kAvx2)) return PackFormat::none;
+  if (precision == Precision::fast && (have & kAvx512Bf16)) return PackFormat::pair16_bf16;
+  return kv == Dtype::f16 ? PackFormat::lane16_f16 : PackFormat::lane16_f32;
+}
+
+op::Pack::Args pack_args(op::Pack::Role role, const Tensor& raw, const PackedView& to) {
+  op::Pack::Args a;
+  a.role = role;
+  a.dtype = raw.dtype;
+  a.raw = raw.data;
+  a.head = raw.stride[1];
+  a.cell = raw.stride[2];
+  a.format = to.format;
+  a.heads = to.heads;
+  a.dim = to.dim;
+  a.packed = const_cast<void*>(to.data);
+  return a;
+}
+
+void pack_cells(Features have, op::Pack::Args args, ParallelFor* parallel) {
+  constexpr std::int64_t kSlice = 512;  // cells per task; a whole number of tiles
+  const auto* k = pick(kernel::pack_list, args, have, 1);
+  if (!k || args.n <= 0) return;
+  if (!parallel || args.n <= kSlice || args.from || args.to) {
+    k->run(args, 0, 0, 1, nullptr, nullptr);
+    return;
+  }
+  const std::int64_t first = args.first, end = first + args.n, base = first / kSlice * kSlice;
+  parallel->each(static_cast<int>((end - base + kSlice - 1) / kSlice), [&](int i, int) {
+    op::Pack::Args part = args;
+    part.first = std::max(first, base + i * kSlice);
+    part.n = std::min(end, base + (i + 1) * kSlice) - part.first;
+    k->run(part, 0, 0, 1, nullptr, nullptr);
+  });
+}
+
+PackedTensor::PackedTensor(Role role, Dtype dtype, std::int64_t cells, int heads, int dim, Precision precision,
+                           const std::string& machine)
+    : impl_(std::make_unique<Impl>()) {
+  bool known = true;
+  impl_->role = role;
+  impl_->dtype = dtype;
+  impl_->have = machine.empty() ? detect_features() : mask_features(detect_features(), machine.c_str(), &known);
+  impl_->view = {nullptr, choose_format(impl_->have, dtype, precision), heads, dim, cells};
+  if (impl_->view.format == PackFormat::none) return;
+  impl_->used_bytes = impl_->view.block_bytes() * static_cast<std::size_t>(tiles_of(cells) * heads);
+  impl_->view.data = impl_->storage.grow(impl_->used_bytes);
+  clear();
+}
+
+PackedTensor::~PackedTensor() = default;
+
+void PackedTensor::clear() {
+  if (impl_->view.data) std::memset(const_cast<void*>(impl_->view.data), 0, impl_->used_bytes);
+}
+
+std::size_t PackedTensor::bytes() const { return impl_->used_bytes; }
+
+void PackedTensor::write(const Tensor& raw, std::int64_t first, std::int64_t n, ParallelFor* parallel) {
+  first = std::clamp<std::int64_t>(first, 0, impl_->view.cells);
+  n = std::min(n, impl_->view.cells - first);
+  if (impl_->view.format == PackFormat::none || n <= 0) return;
+  op::Pack::Args a = pack_args(impl_->role == Role::key ? op::Pack::Role::key : op::Pack::Role::value, raw, impl_->view);
+  a.first = first;
+  a.n = n;
+  pack_cells(impl_->have, a, parallel);
+}
+
+Status PackedTensor::write_cells(const Tensor& raw, const std::int64_t* cells, std::int64_t n) {
+  if (impl_->view.format == PackFormat::none) return {};
+  thread_local std::vector<std::int32_t> list;
+  list.clear();
+  for (std::int64_t i = 0; i < n; ++i) {
+    if (cells[i] < 0 || cells[i] >= impl_->view.cells)
+      return bad_argument(fmt::format("cell {} of a cache write: got {}, need 0..{}", i, cells[i], impl_->view.cells - 1));
+    list.push_back(static_cast<std::int32_t>(cells[i]));
+  }
+  op::Pack::Args a = pack_args(impl_->role == Role::key ? op::Pack::Role::key : op::Pack::Role::value, raw, impl_->view);
+  a.from = a.to = list.data();
+  a.n = n;
+  pack_cells(impl_->have, a, nullptr);
+  return {};
+}
+
+}  // namespace lacuna

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/registry.h"
+
+#include <charconv>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "base/words.h"
+
+namespace lacuna {
+
+namespace method {
+#define LACUNA_ENTRY(family, slug) const MethodEntry& method_entry_##slug();
+#include "method/list.inc"
+#undef LACUNA_ENTRY
+}  // namespace method
+
+std::span<const MethodEntry> all_methods() {
+  static const MethodEntry entries[] = {
+#define LACUNA_ENTRY(family, slug) method::method_entry_##slug(),
+#include "method/list.inc"
+#undef LACUNA_ENTRY
+  };
+  return entries;
+}
+
+const MethodEntry* find_method(std::string_view slug) {
+  for (const auto& e : all_methods())
+    if (e.card->slug == slug) return &e;
+  return nullptr;
+}
+
+std::vector<std::string> split_methods(std::string_view specs) {
+  std::vector<std::string> out;
+  while (!specs.empty()) {
+    const std::size_t comma = specs.find(',');
+    if (comma != 0) out.emplace_back(specs.substr(0, comma));
+    specs.remove_prefix(comma == std::string_view::npos ? specs.size() : comma + 1);
+  }
+  return out;
+}
+
+Result<std::vector<SpecPart>> parse_spec(std::string_view spec) {
+  constexpr std::size_t kLongest = 4096;
+  if (spec.size() > kLongest)
+    return bad_argument(fmt::format("method spec: {} characters, at most {} are taken", spec.size(), kLongest));
+  std::vector<SpecPart> parts;
+  for (std::size_t at = 0; at <= spec.size();) {
+    const std::size_t end = std::min(spec.find('+', at), spec.size());
+    std::string_view text = spec.substr(at, end - at);
+    at = end + 1;
+    SpecPart part;
+    std::size_t colon = text.find(':');
+    part.slug = std::string(text.substr(0, colon));
+    if (part.slug.empty())
+      return bad_argument(fmt::format("method spec '{}': a method name is missing; write slug:key=value", spec));
+    while (colon != std::string_view::npos) {
+      text.remove_prefix(colon + 1);
+      colon = text.find(':');
+      const std::string_view pair = text.substr(0, colon);
+      const std::size_t equals = pair.find('=');
+      if (equals == std::string_view::npos || equals == 0 || equals + 1 == pair.size())
+        return bad_argument(fmt::format("method spec '{}': '{}' is not key=value", spec, pair));
+      part.values.emplace_back(pair.substr(0, equals), pair.substr(equals + 1));
+    }
+    parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
+namespace {
+
+std::string number(double x) { return fmt::format("{:g}", x); }
+
+// Sets one parameter from text; remembers the names it saw for the error message.
+class Setter final : public ParamVisitor {
+ public:
+  Setter(std::string_view slug, std::string_view key, std::string_view text)
+      : slug_(slug), key_(key), text_(text) {}
+  void operator()(std::int64_t& value, std::string_view name, std::int64_t lo, std::int64_t hi,
+                  std::string_view) override {
+    if (!matches(name)) return;
+    std::int64_t x = 0;
+    const auto [end, bad] = std::from_chars(text_.data(), text_.data() + text_.size(), x);
+    if (bad != std::errc{} || end != text_.data() + text_.size())
+      error = fmt::format("{}.{}: '{}' is not a whole number; need {}..{}", slug_, name, text_, lo, hi);
+    else if (x < lo || x > hi)
+      error = fmt::format("{}.{}: got {}, need {}..{}", slug_, name, x, lo, hi);
+    else
+      value = x;
+  }
+  void operator()(double& value, std::string_view name, double lo, double hi, std::string_view,
+                  bool open_low) override {
+    if (!matches(name)) return;
+    double x = 0;
+    const auto [end, bad] = std::from_chars(text_.data(), text_.data() + text_.size(), x);
+    const std::string range = fmt::format("{} {}, at most {}", open_low ? "more than" : "at least", number(lo), number(hi));
+    if (bad != std::errc{} || end != text_.data() + text_.size() || std::isnan(x))
+      error = fmt::format("{}.{}: '{}' is not a number; need {}", slug_, name, text_, range);
+    else if (x < lo || x > hi || (open_low && x == lo))
+      error = fmt::format("{}.{}: got {}, need {}", slug_, name, number(x), range);
+    else
+      value = x;
+  }
+  void operator()(bool& value, std::string_view name, std::string_view) override {
+    if (!matches(name)) return;
+    if (text_ == "on" || text_ == "true" || text_ == "1") value = true;
+    else if (text_ == "off" || text_ == "false" || text_ == "0") value = false;
+    else error = fmt::format("{}.{}: got '{}', need on or off", slug_, name, text_);
+  }
+  bool found = false;
+  std::string error;
+  std::vector<std::string> names;
+
+ private:
+  bool matches(std::string_view name) {
+    names.emplace_back(name);
+    if (name == key_) found = true;
+    return name == key_;
+  }
+  std::string_view slug_, key_, text_;
+};
+
+class Describer final : public ParamVisitor {
+ public:
+  void operator()(std::int64_t& value, std::string_view name, std::int64_t lo, std::int64_t hi,
+                  std::string_view help) override {
+    out.push_back({std::string(name), fmt::format("{}", value), fmt::format("{}..{}", lo, hi), std::string(help)});
+  }
+  void operator()(double& value, std::string_view name, double lo, double hi, std::string_view help,
+                  bool open_low) override {
+    out.push_back({std::string(name), number(value),
+                   fmt::format("{}{}..{}", open_low ? ">" : "", number(lo), number(hi)), std::string(help)});
+  }
+  void operator()(bool& value, std::string_view name, std::string_view help) override {
+    out.push_back({std::string(name), value ? "on" : "off", "on|off", std::string(help)});
+  }
+  std::vector<ParamInfo> out;
+};
+
+std::string list_of(const std::vector<std::string>& names) { return fmt::format("{}", fmt::join(names, ", ")); }
+
+}  // namespace
+
+Result<std::unique_ptr<Method>> make_method(std::string_view spec) {
+  auto parts = parse_spec(spec);
+  if (!parts.ok()) return parts.error();
+  const SpecPart& part = parts.value().front();
+  const MethodEntry* entry = find_method(part.slug);
+  if (!entry) {
+    std::vector<std::string> slugs;
+    for (const auto& e : all_methods()) slugs.emplace_back(e.card->slug);
+    const std::string near = nearest(part.slug, slugs);
+    return unknown_name(fmt::format("unknown method '{}'{}; 'lacuna list' shows all", part.slug,
+                                    near.empty() ? "" : fmt::format(": did you mean '{}'?", near)));
+  }
+  if (parts.value().size() > 1)
+    return unsupported(fmt::format("{} cannot be wrapped by '{}': there is no wrapper of that name", part.slug,
+                                   parts.value()[1].slug));
+  std::unique_ptr<Method> method = entry->make();
+  for (const auto& [key, value] : part.values)  // presets first: single values override them
+    if (key == "preset") LACUNA_CHECK(method->preset(value));
+  for (const auto& [key, value] : part.values) {
+    if (key == "preset") continue;
+    Setter setter(part.slug, key, value);
+    method->params(setter);
+    if (!setter.found) {
+      setter.names.emplace_back("preset");
+      const std::string near = nearest(key, setter.names);
+      return unknown_name(fmt::format("{} has no parameter '{}'{}; it takes {}", part.slug, key,
+                                      near.empty() ? "" : fmt::format(": did you mean '{}'?", near),
+                                      list_of(setter.names)));
+    }
+    if (!setter.error.empty()) return bad_argument(setter.error);
+  }
+  LACUNA_CHECK(method->check());
+  return method;
+}
+
+std::vector<ParamInfo> describe_params(Method& method) {
+  Describer d;
+  method.params(d);
+  return d.out;
+}
+
+std::string canonical_spec(Method& method) {
+  std::string out(method.card().slug);
+  for (const auto& p : describe_params(method)) out += fmt::format(":{}={}", p.name, p.value);
+  return out;
+}
+
+}  // namespace lacuna

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// The registry: every method of method/list.inc, and the spec language that names one:
+//   slug[:key=value]*[+wrapper[:key=value]*]      a comma separates methods and nothing else
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lacuna/result.h"
+#include "method/method.h"
+
+namespace lacuna {
+
+std::span<const MethodEntry> all_methods();
+const MethodEntry* find_method(std::string_view slug);
+
+struct SpecPart {
+  std::string slug;
+  std::vector<std::pair<std::string, std::string>> values;
+};
+// One method spec, split but not yet understood: the method itself and its wrappers, in order.
+Result<std::vector<SpecPart>> parse_spec(std::string_view spec);
+// "a:x=1,b" -> {"a:x=1", "b"}
+std::vector<std::string> split_methods(std::string_view specs);
+
+// A configured method, or an error that names the nearest thing that exists.
+Result<std::unique_ptr<Method>> make_method(std::string_view spec);
+// The spec that makes the same method, every parameter written out.
+std::string canonical_spec(Method& method);
+
+struct ParamInfo {
+  std::string name, value, range, help;
+};
+std::vector<ParamInfo> describe_params(Method& method);
+
+}  // namespace lacuna

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a session has to say at the end.
+#include <nlohmann/json.hpp>
+
+#include "engine/session.h"
+
+namespace lacuna {
+namespace {
+
+PhaseReport finished(const Session::Impl::PhaseState& p) {
+  PhaseReport r = p.report;
+  r.lost = p.loss.stats();
+  r.output_error = p.error_rows ? p.error_sum / static_cast<double>(p.loss.stats().rows) : 0.0;
+  return r;
+}
+
+nlohmann::json as_json(const PhaseReport& r) {
+  nlohmann::json seconds;
+  for (int v = 0; v < kVerbs; ++v) seconds[name_of(static_cast<Verb>(v))] = r.seconds[v];
+  return {{"calls", r.calls},
+          {"density", r.density()},
+          {"allowed_pairs", r.allowed_pairs},
+          {"attended_pairs", r.attended_pairs},
+          {"kv_bytes", r.kv_bytes},
+          {"attention_s", seconds},
+          {"output_error", r.output_error},
+          {"lost_mass", {{"mean", r.lost.mean}, {"p95", r.lost.p95}, {"max", r.lost.max}, {"rows", r.lost.rows}}}};
+}
+
+}  // namespace
+
+Report Session::report() const {
+  const Impl& s = *impl_;
+  Report r;
+  r.method = s.spec;
+  r.kernel = s.kernel_used ? s.kernel_used : "";
+  r.machine = describe(s.have);
+  r.prefill = finished(s.prefill);
+  r.decode = finished(s.decode);
+  r.note = s.note;
+  return r;
+}
+
+std::string Session::report_json() const {
+  const Report r = report();
+  return nlohmann::json{{"method", r.method},        {"kernel", r.kernel},
+                        {"machine", r.machine},      {"prefill", as_json(r.prefill)},
+                        {"decode", as_json(r.decode)}, {"note", r.note},
+                        {"session_bytes", own_bytes()}}
+      .dump();
+}
+
+void Session::reset_report() {
+  impl_->prefill = {};
+  impl_->decode = {};
+  impl_->note.clear();
+}
+
+}  // namespace lacuna

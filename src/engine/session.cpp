@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: Apache-2.0
+// Session: one method at work. attend() is the whole path of a call:
+//   visible -> plan (per sequence) -> lower -> pick -> run -> audit -> count.
+#include "engine/session.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <new>
+
+#include <fmt/format.h>
+
+#include "engine/registry.h"
+
+namespace lacuna {
+
+const char* version() { return LACUNA_VERSION; }
+
+Session::Session() : impl_(std::make_unique<Impl>()) {}
+Session::~Session() = default;
+
+Result<std::unique_ptr<Session>> Session::open(const Options& options) {
+  std::unique_ptr<Session> session(new Session);
+  Impl& s = *session->impl_;
+  auto method = make_method(options.method);
+  if (!method.ok()) return method.error();
+  s.method = std::move(method.value());
+  s.spec = canonical_spec(*s.method);
+  s.options = options;
+  s.have = detect_features();
+  if (!options.machine.empty()) {
+    bool known = true;
+    s.have = mask_features(s.have, options.machine.c_str(), &known);
+    if (!known)
+      return unknown_name(fmt::format("machine '{}': need avx2, avx512, avx512bf16 or amx", options.machine));
+  }
+  if (!options.kernel.empty()) {
+    std::vector<std::string> names;
+    for (const auto* k : kernel::attend_list) names.emplace_back(k->name);
+    if (std::find(names.begin(), names.end(), options.kernel) == names.end())
+      return unknown_name(fmt::format("kernel '{}': need one of {}", options.kernel, fmt::join(names, ", ")));
+  }
+  if (options.parallel) {
+    s.parallel = options.parallel;
+  } else {
+    s.own_pool = make_thread_pool(options.threads);
+    s.parallel = s.own_pool.get();
+  }
+  s.rng = Rng(options.seed);
+  return session;
+}
+
+void Session::new_graph() { impl_->masks_used = 0; }
+
+void Session::announce(int n_layers, std::int64_t prompt_tokens) {
+  impl_->n_layers = std::max(n_layers, 0);
+  impl_->prompt_tokens = prompt_tokens;
+}
+
+namespace {
+
+Status check_tensor(const char* name, const Tensor& t, bool need_f32) {
+  if (!t.data) return bad_argument(fmt::format("{}: no data", name));
+  if (t.n[0] != 1) return bad_argument(fmt::format("{}: batch {}, need 1 (batches are separate calls)", name, t.n[0]));
+  if (t.stride[3] != 1)
+    return bad_argument(fmt::format("{}: channel stride {}, need 1; copy it so that channels lie side by side", name, t.stride[3]));
+  if (need_f32 && t.dtype != Dtype::f32) return bad_argument(fmt::format("{}: type {}, need f32", name, name_of(t.dtype)));
+  for (int i = 0; i < 4; ++i)
+    if (t.n[i] < 0 || t.n[i] > (std::int64_t{1} << 31) - 1)
+      return bad_argument(fmt::format("{}: size {} in dimension {}, need 0..2147483647", name, t.n[i], i));
+  return {};
+}
+
+Status check_call(const AttendCall& c) {
+  LACUNA_CHECK(check_tensor("q", c.q, true));
+  LACUNA_CHECK(check_tensor("out", c.out, true));
+  if (c.k.tokens() > 0) {
+    LACUNA_CHECK(check_tensor("k", c.k, false));
+    LACUNA_CHECK(check_tensor("v", c.v, false));
+  }
+  if (c.k.dtype != c.v.dtype)
+    return bad_argument(fmt::format("k is {} and v is {}: both must be of one type", name_of(c.k.dtype), name_of(c.v.dtype)));
+  const std::int64_t hq = c.q.heads(), hkv = c.k.heads();
+  if (hq < 1 || hkv < 1 || hq % hkv)
+    return bad_argument(fmt::format("{} query heads over {} KV heads: the first must be a multiple of the second", hq, hkv));
+  if (c.v.heads() != hkv || c.v.tokens() != c.k.tokens())
+    return bad_argument(fmt::format("k has {} heads x {} cells, v has {} x {}: they must agree", hkv, c.k.tokens(),
+                                    c.v.heads(), c.v.tokens()));
+  if (c.q.dim() != c.k.dim() || c.q.dim() < 1 || c.q.dim() > 1024)
+    return bad_argument(fmt::format("head_dim of q is {}, of k {}: they must agree, 1..1024", c.q.dim(), c.k.dim()));
+  if (c.v.dim() < 1 || c.v.dim() > 1024) return bad_argument(fmt::format("head_dim of v is {}, need 1..1024", c.v.dim()));
+  if (c.out.heads() != hq || c.out.tokens() != c.q.tokens() || c.out.dim() != c.v.dim())
+    return bad_argument(fmt::format("out is [{}, {}, {}], need [{}, {}, {}]", c.out.heads(), c.out.tokens(), c.out.dim(),
+                                    hq, c.q.tokens(), c.v.dim()));
+  if (c.softcap < 0 || std::isnan(c.softcap)) return bad_argument(fmt::format("softcap: got {}, need 0 (none) or more", c.softcap));
+  return {};
+}
+
+}  // namespace
+
+Session::Impl::MaskEntry& Session::Impl::mask_entry(const AttendCall& c) {
+  const auto n_rows = static_cast<std::int32_t>(c.q.tokens());
+  const std::int64_t n_cells = c.k.tokens();
+  for (std::size_t i = 0; i < masks_used; ++i) {
+    MaskEntry& e = *masks[i];
+    if (e.key == c.mask.data && e.visible.n_rows() == n_rows && e.visible.n_cells() == n_cells) return e;
+  }
+  if (masks_used == masks.size()) masks.push_back(std::make_unique<MaskEntry>());
+  MaskEntry& e = *masks[masks_used++];
+  e.key = c.mask.data;
+  e.visible = Visibility::from_mask(c.mask, n_rows, n_cells);
+  lower_dense(e.visible, 0, n_rows, kBlockQ, e.dense);
+  e.allowed_pairs = e.dense.attended_pairs * static_cast<double>(c.q.heads());
+  e.decode = true;
+  for (const auto& s : e.visible.segments()) e.decode = e.decode && s.rows() == 1;
+  return e;
+}
+
+// Fills everything but rows, runs, out and lse.
+op::Attend::Args Session::Impl::base_args(const AttendCall& c, const MaskEntry& mask) {
+  op::Attend::Args a;
+  a.hq = static_cast<std::int32_t>(c.q.heads());
+  a.hkv = static_cast<std::int32_t>(c.k.heads());
+  a.dk = static_cast<std::int32_t>(c.q.dim());
+  a.dv = static_cast<std::int32_t>(c.v.dim());
+  a.n_rows = static_cast<std::int32_t>(c.q.tokens());
+  a.n_cells = c.k.tokens();
+  a.q = static_cast<const float*>(c.q.data);
+  a.q_head = c.q.stride[1];
+  a.q_row = c.q.stride[2];
+  a.k = c.k.data;
+  a.v = c.v.data;
+  a.kv = c.k.dtype;
+  a.k_head = c.k.stride[1];
+  a.k_cell = c.k.stride[2];
+  a.v_head = c.v.stride[1];
+  a.v_cell = c.v.stride[2];
+  a.precision = options.precision;
+  a.scale = c.scale != 0 ? c.scale : 1.0f / std::sqrt(static_cast<float>(a.dk));
+  a.softcap = c.softcap;
+  a.sinks = c.sinks;
+  if (mask.visible.additive()) {
+    a.bias = c.mask.data;
+    a.bias_row = c.mask.row_stride;
+    a.slope = c.slopes;
+  }
+  a.out = static_cast<float*>(c.out.data);
+  a.out_head = c.out.stride[1];
+  a.out_row = c.out.stride[2];
+  a.packed_k = packed(c, c.packed_k, c.k, op::Pack::Role::key, own_k);
+  a.packed_v = packed(c, c.packed_v, c.v, op::Pack::Role::value, own_v);
+  return a;
+}
+
+// The host's packed copy if it fits this session's kernels, else a copy made for this call.
+PackedView Session::Impl::packed(const AttendCall& c, const PackedTensor* kept, const Tensor& raw, op::Pack::Role role,
+                                 Buffer& own) {
+  const PackFormat format = choose_format(have, raw.dtype, options.precision);
+  if (format == PackFormat::none) return {};
+  if (kept && kept->impl_->view.format == format && kept->impl_->view.heads == raw.heads() &&
+      kept->impl_->view.dim == raw.dim() && kept->impl_->view.cells >= c.k.tokens())
+    return kept->impl_->view;
+  PackedView view{nullptr, format, static_cast<std::int32_t>(raw.heads()), static_cast<std::int32_t>(raw.dim()),
+                  raw.tokens()};
+  const std::size_t bytes = view.block_bytes() * static_cast<std::size_t>(tiles_of(view.cells) * view.heads);
+  view.data = own.grow(bytes + 64);
+  if (padded_dim(view.dim) != view.dim) {
+    std::memset(own.data(), 0, bytes);
+  } else if (view.cells % kTileKeys && view.cells > 0) {
+    const std::size_t tile = view.block_bytes() * static_cast<std::size_t>(view.heads);
+    std::memset(static_cast<char*>(own.data()) + tile * static_cast<std::size_t>(view.cells / kTileKeys), 0, tile);
+  }
+  op::Pack::Args a = pack_args(role, raw, view);
+  a.n = raw.tokens();
+  pack_cells(have, a, parallel);
+  return view;
+}
+
+// Keys of a segment as methods want them: in order, from a cell that is a multiple of 16.
+PackedView Session::Impl::ordered_keys(const AttendCall& c, const Segment& s, const PackedView& packed_k,
+                                       std::int64_t* first_cell) {
+  *first_cell = s.first_cell;
+  if (s.contiguous() && s.first_cell % 16 == 0) return packed_k;
+  *first_cell = 0;
+  PackedView view = packed_k;
+  view.cells = s.n_keys;
+  const std::size_t bytes = view.block_bytes() * static_cast<std::size_t>(tiles_of(s.n_keys) * view.heads);
+  view.data = ordered.grow(bytes + 64);
+  std::memset(ordered.data(), 0, bytes);
+  from_list.resize(static_cast<std::size_t>(s.n_keys));
+  to_list.resize(static_cast<std::size_t>(s.n_keys));
+  for (std::int64_t j = 0; j < s.n_keys; ++j) {
+    from_list[static_cast<std::size_t>(j)] = static_cast<std::int32_t>(s.cell(j));
+    to_list[static_cast<std::size_t>(j)] = static_cast<std::int32_t>(j);
+  }
+  op::Pack::Args a = pack_args(op::Pack::Role::key, c.k, view);
+  a.from = from_list.data();
+  a.to = to_list.data();
+  a.n = s.n_keys;
+  pack_cells(have, a, nullptr);
+  return view;
+}
+
+// A method sees keys up to a row's own only; where the model lets a row see more, nothing is left out.
+bool Session::Impl::causal(const Visibility& v, const Segment& s) {
+  for (std::int32_t i = 0; i < s.rows(); ++i) {
+    const std::int32_t own = s.key_of_row[static_cast<std::size_t>(i)];
+    if (own != s.key_of_row[0] + i) return false;
+    if (own + 1 < s.n_keys && v.sees(s.row_begin + i, s.cell(own + 1))) return false;
+  }
+  return true;
+}
+
+Result<Plan> Session::Impl::plan(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args) {
+  if (s.rows() == 0 || s.n_keys == 0) return dense_plan("nothing to see");
+  if (!causal(mask.visible, s)) return dense_plan("rows see keys after their own, or are not in order");
+  if (args.packed_k.format == PackFormat::none) return dense_plan("this machine has no AVX2: no estimator runs");
+  AttentionView x;
+  x.layer = c.layer;
+  x.n_layers = n_layers;
+  x.phase = s.rows() == 1 ? Phase::decode : Phase::prefill;
+  x.grid = {args.hq, s.rows(), s.n_keys, s.key_of_row[0]};
+  x.hkv = args.hkv;
+  x.dk = args.dk;
+  x.scale = args.scale;
+  x.prompt_tokens = prompt_tokens;
+  x.q = args.q + s.row_begin * args.q_row;
+  x.q_head = args.q_head;
+  x.q_row = args.q_row;
+  x.packed_k = ordered_keys(c, s, args.packed_k, &x.first_cell);
+  return method->plan(x, *this);
+}
+
+Status Session::Impl::execute(const op::Attend::Args& args) {
+  const auto* k = pick(kernel::attend_list, args, have, parallel->workers(), options.kernel);
+  if (!k) {
+    std::vector<Refusal> refusals;
+    (void)pick(kernel::attend_list, args, have, parallel->workers(), options.kernel, &refusals);
+    std::string text = "no kernel of op attend takes this call";
+    for (const auto& r : refusals) text += fmt::format("; {}: {}", r.kernel, r.reason);
+    return unsupported(text);
+  }
+  if (args.n_rows > 1 || !kernel_used) kernel_used = k->name;
+  run_kernel(*k, args, *parallel, workspace);
+  return {};
+}
+
+namespace {
+
+// The part of a call that covers the given rows.
+op::Attend::Args rows_of(op::Attend::Args a, std::int32_t begin, std::int32_t end) {
+  a.n_rows = end - begin;
+  a.q += begin * a.q_row;
+  if (a.out) a.out += begin * a.out_row;
+  if (a.bias) a.bias += begin * a.bias_row;
+  return a;
+}
+
+}  // namespace
+
+double Session::Impl::kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const {
+  const double lists = runs.heads == 1 ? a.hkv : a.hq;
+  return runs.tiles_read * lists * kTileKeys * (a.dk + a.dv) * static_cast<double>(pack_element_bytes(a.packed_k.format));
+}
+
+Status Session::Impl::attend(const AttendCall& c) {
+  LACUNA_CHECK(check_call(c));
+  const std::int32_t n_rows = static_cast<std::int32_t>(c.q.tokens());
+  if (n_rows == 0) return {};
+  if (!c.mask.data) masks_used = 0;  // nothing tells two maskless calls apart
+  MaskEntry& mask = mask_entry(c);
+  op::Attend::Args args = base_args(c, mask);
+  phase = &(mask.decode ? decode : prefill);
+  scratch_phase = {};
+  if (!c.counted) phase = &scratch_phase;
+
+  // Plans first: the common case, nothing left out anywhere, is one kernel call for all rows.
+  bool sparse = false;
+  plans.clear();
+  const auto& segments = mask.visible.segments();
+  if (c.counted && method->card().slug != "dense")
+    for (const auto& s : segments) {
+      auto p = plan(c, mask, s, args);
+      if (!p.ok()) return p.error();
+      if (!p.value().why.empty()) note = p.value().why;
+      if (const auto* map = std::get_if<BlockMap>(&p.value().pattern)) LACUNA_CHECK(map->check());
+      sparse = sparse || !std::holds_alternative<Dense>(p.value().pattern);
+      plans.push_back(std::move(p.value()));
+    }
+
+  PhaseReport& r = phase->report;
+  ++r.calls;
+  r.allowed_pairs += mask.allowed_pairs;
+  if (!sparse) {
+    const Timed timed(*this, Verb::attend);
+    args.runs = mask.dense.view();
+    args.lse = c.lse;
+    LACUNA_CHECK(execute(args));
+    r.attended_pairs += mask.allowed_pairs;
+    r.kv_bytes += kv_bytes(args, mask.dense);
+    if (options.audit != Audit::off) audit_lossless(mask, args);
+    return {};
+  }
+  for (std::size_t i = 0; i < segments.size(); ++i)
+    LACUNA_CHECK(attend_segment(c, mask, segments[i], plans[i], args));
+  return {};
+}
+
+Status Session::Impl::attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
+                                     const op::Attend::Args& whole) {
+  op::Attend::Args args = rows_of(whole, s.row_begin, s.row_end);
+  const bool keep_lse = c.lse || options.audit != Audit::off;
+  if (keep_lse) args.lse = lse.grow_as<float>(static_cast<std::size_t>(args.hq) * args.n_rows);
+  {
+    const Timed timed(*this, Verb::attend);
+    lower_pattern(plan.pattern, plan.routes, mask.visible, s, args.hq, block_q_of(plan.pattern, kBlockQ), lowered);
+    args.runs = lowered.view();
+    LACUNA_CHECK(execute(args));
+  }
+  phase->report.attended_pairs += lowered.attended_pairs * (lowered.heads == 1 ? args.hq : 1);
+  phase->report.kv_bytes += kv_bytes(args, lowered);
+  if (c.lse)
+    for (int h = 0; h < args.hq; ++h)
+      std::memcpy(c.lse + static_cast<std::size_t>(h) * c.q.tokens() + s.row_begin,
+                  args.lse + static_cast<std::size_t>(h) * args.n_rows, sizeof(float) * args.n_rows);
+  if (options.audit != Audit::off) LACUNA_CHECK(audit_rows(mask, s, args));
+  return {};
+}
+
+void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args& args) {
+  // Nothing was left out: these rows lost nothing, and count as such at the rate of the others.
+  const std::int32_t n = options.audit == Audit::full ? args.n_rows : 1;
+  for (std::int32_t i = 0; i < n; ++i) {
+    const auto row = options.audit == Audit::full ? i : static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(args.n_rows)));
+    if (mask.visible.visible_keys(row) >= kMinAuditedKeys)
+      for (int h = 0; h < args.hq; ++h) phase->loss.add(0.0);
+  }
+}
+
+// Exact attention for some rows of the segment beside the sparse one that args describes (its out
+// and lse are done). In decode, a row is a whole step, so only every kDecodeAuditEvery-th is audited.
+Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args) {
+  const Timed timed(*this, Verb::account);
+  if (options.audit == Audit::sample && s.rows() == 1 && rng.below(kDecodeAuditEvery) != 0) return {};
+  std::int32_t begin = 0, end = s.rows();
+  if (options.audit == Audit::sample) {
+    begin = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(s.rows())));
+    end = begin + 1;
+  }
+  if (mask.visible.visible_keys(s.row_begin + end - 1) < kMinAuditedKeys) return {};
+  lower_dense(mask.visible, s.row_begin + begin, s.row_begin + end, kBlockQ, audit_runs);
+  op::Attend::Args exact = rows_of(args, begin, end);
+  exact.runs = audit_runs.view();
+  exact.out = audit_out.grow_as<float>(static_cast<std::size_t>(args.hq) * exact.n_rows * args.dv);
+  exact.out_head = static_cast<std::int64_t>(exact.n_rows) * args.dv;
+  exact.out_row = args.dv;
+  exact.lse = audit_lse.grow_as<float>(static_cast<std::size_t>(args.hq) * exact.n_rows);
+  LACUNA_CHECK(execute(exact));
+  for (int h = 0; h < args.hq; ++h)
+    for (std::int32_t i = 0; i < exact.n_rows; ++i) {
+      if (mask.visible.visible_keys(s.row_begin + begin + i) < kMinAuditedKeys) continue;
+      phase->loss.add(lost_mass(args.lse[static_cast<std::size_t>(h) * args.n_rows + begin + i],
+                                exact.lse[static_cast<std::size_t>(h) * exact.n_rows + i]));
+      const float* kept = args.out + h * args.out_head + (begin + i) * args.out_row;
+      const float* all = exact.out + h * exact.out_head + i * exact.out_row;
+      double difference = 0, size = 0;
+      for (int d = 0; d < args.dv; ++d) {
+        difference += (kept[d] - all[d]) * (kept[d] - all[d]);
+        size += static_cast<double>(all[d]) * all[d];
+      }
+      phase->error_sum += size > 0 ? std::sqrt(difference / size) : 0.0;
+      ++phase->error_rows;
+    }
+  return {};
+}
+
+void* Session::Impl::scratch(int slot, std::size_t bytes) {
+  if (slot >= static_cast<int>(slots.size())) slots.resize(static_cast<std::size_t>(slot) + 1);
+  return slots[static_cast<std::size_t>(slot)].grow(bytes + 64);
+}
+
+void Session::Impl::run_op(const char* name, const void* args) {
+  if (!std::strcmp(name, op::StridedScores::kName)) {
+    const auto& a = *static_cast<const op::StridedScores::Args*>(args);
+    if (const auto* k = pick(kernel::strided_scores_list, a, have, parallel->workers())) run_kernel(*k, a, *parallel, workspace);
+  }
+}
+
+Status Session::attend(const AttendCall& call) {
+  try {
+    return impl_->attend(call);
+  } catch (const std::bad_alloc&) {
+    return Error{ErrorCode::out_of_memory, "out of memory in an attention call; use a shorter context or fewer slots"};
+  }
+}
+
+std::size_t Session::own_bytes() const {
+  const Impl& s = *impl_;
+  std::size_t sum = s.workspace.bytes() + s.own_k.bytes() + s.own_v.bytes() + s.ordered.bytes() + s.lse.bytes();
+  for (const auto& b : s.slots) sum += b.bytes();
+  return sum;
+}
+
+}  // namespace lacuna

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inside of a Session.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "account/loss.h"
+#include "base/buffer.h"
+#include "base/rng.h"
+#include "engine/lower.h"
+#include "engine/packed_tensor.h"
+#include "engine/pick.h"
+#include "lacuna/lacuna.h"
+#include "method/method.h"
+#include "op/context.h"
+#include "pattern/visibility.h"
+
+namespace lacuna {
+
+constexpr std::int32_t kBlockQ = 64;                // rows per block where the pattern does not say
+constexpr std::uint64_t kDecodeAuditEvery = 64;     // steps: an audited one costs a dense step
+
+struct Session::Impl final : Context {
+  // One mask of the current graph and what follows from it.
+  struct MaskEntry {
+    const void* key = nullptr;
+    Visibility visible;
+    LoweredRuns dense;
+    double allowed_pairs = 0;  // over all query heads
+    bool decode = false;
+  };
+  struct PhaseState {
+    PhaseReport report;
+    LossCounter loss;
+    double error_sum = 0;
+    std::int64_t error_rows = 0;
+  };
+
+  Status attend(const AttendCall& c);
+  MaskEntry& mask_entry(const AttendCall& c);
+  op::Attend::Args base_args(const AttendCall& c, const MaskEntry& mask);
+  PackedView packed(const AttendCall& c, const PackedTensor* kept, const Tensor& raw, op::Pack::Role role, Buffer& own);
+  PackedView ordered_keys(const AttendCall& c, const Segment& s, const PackedView& packed_k, std::int64_t* first_cell);
+  static bool causal(const Visibility& v, const Segment& s);
+  Result<Plan> plan(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
+  Status attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
+                        const op::Attend::Args& whole);
+  Status execute(const op::Attend::Args& args);
+  void audit_lossless(const MaskEntry& mask, const op::Attend::Args& args);
+  Status audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
+  double kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const;
+
+  // Context
+  void* scratch(int slot, std::size_t bytes) override;
+  ParallelFor& threads() override { return *parallel; }
+  void add_time(Verb verb, double seconds) override { phase->report.seconds[static_cast<int>(verb)] += seconds; }
+  void run_op(const char* name, const void* args) override;
+
+  Options options;
+  std::unique_ptr<Method> method;
+  std::string spec, note;
+  Features have = 0;
+  std::unique_ptr<ParallelFor> own_pool;
+  ParallelFor* parallel = nullptr;
+  int n_layers = 0;
+  std::int64_t prompt_tokens = -1;
+  Rng rng{1};
+
+  std::vector<std::unique_ptr<MaskEntry>> masks;  // the first masks_used are of this graph
+  std::size_t masks_used = 0;
+  std::vector<Plan> plans;
+  LoweredRuns lowered, audit_runs;
+  Workspace workspace;
+  Buffer own_k, own_v, ordered, lse, audit_out, audit_lse;
+  std::vector<Buffer> slots;
+  std::vector<std::int32_t> from_list, to_list;
+
+  PhaseState prefill, decode, scratch_phase;
+  PhaseState* phase = &prefill;
+  const char* kernel_used = nullptr;
+};
+
+}  // namespace lacuna

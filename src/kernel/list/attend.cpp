@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of op attend, best first. Decode kernels (few rows, split over the cells) stand before the
+// prefill kernels that would take the same call.
+#include <iterator>
+
+#include "kernel/kernel.h"
+#include "op/attend.h"
+#include "op/attend_ref.h"
+
+namespace lacuna::kernel {
+
+namespace ref {
+
+extern const Kernel<op::Attend> attend;
+const Kernel<op::Attend> attend{
+    .name = "cpu.ref",
+    .tasks = [](const op::Attend::Args& a, int, int) { return a.hq * a.n_rows; },
+    .run = [](const op::Attend::Args& a, int, int task, int, void*, void*) {
+      op::attend_row_ref(a, task / a.n_rows, task % a.n_rows);
+    },
+};
+
+}  // namespace ref
+
+namespace {
+const Kernel<op::Attend>* const kAttend[] = {
+    &ref::attend,
+};
+}  // namespace
+
+extern const KernelList<op::Attend> attend_list;
+const KernelList<op::Attend> attend_list{std::begin(kAttend), std::end(kAttend)};
+
+}  // namespace lacuna::kernel

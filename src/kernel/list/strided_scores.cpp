@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of op strided_scores, best first.
+#include <iterator>
+
+#include "kernel/kernel.h"
+#include "op/strided_scores.h"
+#include "op/strided_scores_ref.h"
+
+namespace lacuna::kernel {
+namespace ref {
+
+extern const Kernel<op::StridedScores> strided_scores;
+const Kernel<op::StridedScores> strided_scores{
+    .name = "cpu.ref",
+    .tasks = [](const op::StridedScores::Args& a, int, int) { return static_cast<int>(a.hq * a.m_rows()); },
+    .run = [](const op::StridedScores::Args& a, int, int task, int, void*, void*) {
+      op::strided_scores_row_ref(a, static_cast<int>(task / a.m_rows()), task % a.m_rows());
+    },
+};
+
+}  // namespace ref
+
+namespace {
+const Kernel<op::StridedScores>* const kStridedScores[] = {
+    &ref::strided_scores,
+};
+}  // namespace
+
+extern const KernelList<op::StridedScores> strided_scores_list;
+const KernelList<op::StridedScores> strided_scores_list{std::begin(kStridedScores), std::end(kStridedScores)};
+
+}  // namespace lacuna::kernel

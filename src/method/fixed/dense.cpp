@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// dense: everything the model allows. The baseline, the fallback, and what a plug-in without a
+// method spec does.
+#include "method/method.h"
+
+namespace lacuna::method {
+namespace {
+
+constexpr Card kCard{
+    .slug = "dense",
+    .title = "Dense attention",
+    .paper = "arXiv:1706.03762",
+    .family = "fixed",
+    .summary = "Leaves nothing out; Lacuna's own kernels.",
+};
+
+class DenseAttention final : public Method {
+ public:
+  const Card& card() const override { return kCard; }
+  void params(ParamVisitor&) override {}
+  Result<Plan> plan(const AttentionView&, Context&) const override { return Plan{}; }
+};
+
+}  // namespace
+
+LACUNA_METHOD(dense, DenseAttention)
+
+}  // namespace lacuna::method

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "method/method.h"
+
+#include <fmt/format.h>
+
+namespace lacuna {
+
+Status Method::preset(std::string_view name) {
+  if (name == "auto" || name == "paper") return {};
+  return unknown_name(fmt::format("{}.preset: got '{}', need auto or paper", card().slug, name));
+}
+
+}  // namespace lacuna

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// A method: one small, immutable object that looks at a call and answers with a Plan.
+//
+// To add one: copy examples/skeleton/method.cpp to src/method/<family>/<slug>.cpp, write its test
+// beside it, add one line to list.inc. docs/add-a-method.md walks through it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kv/packed.h"
+#include "lacuna/result.h"
+#include "method/params.h"
+#include "op/context.h"
+#include "pattern/pattern.h"
+
+namespace lacuna {
+
+// How scores become weights. A kernel trait with its row statistic; values join as methods need them.
+enum class Weigh : std::uint8_t { softmax };
+
+// Which way a query head goes in this call.
+enum class Route : std::uint8_t {
+  pattern,  // the plan's pattern
+  full,     // everything the model allows
+};
+
+// What one call of one layer shall do, for one sequence. Made by a method, executed by the engine.
+struct Plan {
+  Pattern pattern = Dense{};
+  std::vector<Route> routes;  // per query head; empty = every head takes `pattern`
+  Weigh weigh = Weigh::softmax;
+  std::string why;            // for explain and reports: why this and not something sparser
+};
+
+inline Plan dense_plan(std::string why) { return {.pattern = Dense{}, .routes = {}, .weigh = Weigh::softmax, .why = std::move(why)}; }
+
+enum class Phase : std::uint8_t { prefill, decode };
+
+// What a method may look at: the rows of one sequence in one call of one layer. Keys are numbered by
+// position (pattern/visibility.h); row i's own key is first_key + i.
+struct AttentionView {
+  int layer = 0;
+  int n_layers = 0;  // 0 = the host does not know yet
+  Phase phase = Phase::prefill;
+  Grid grid;
+  int hkv = 1, dk = 0;
+  float scale = 1.0f;
+  std::int64_t prompt_tokens = -1;  // the prompt's whole length if announced, else -1
+
+  const float* q = nullptr;  // element (h, i, d) at h * q_head + i * q_row + d
+  std::int64_t q_head = 0, q_row = 0;
+  PackedView packed_k;          // key j lies in cell first_cell + j
+  std::int64_t first_cell = 0;  // a multiple of 16
+};
+
+// The laws of docs/laws.md that a method does not obey, each with its reason.
+struct Exemption {
+  std::string_view law, reason;
+};
+
+struct Card {
+  std::string_view slug, title, paper, family, summary;
+  std::string_view notes;                        // choices made where the source is unclear, limits
+  bool reads_prompt_end = false;                 // a chunk's end stands for it unless announced
+  bool shares_list_in_group = false;             // one list per KV head's group of query heads
+  std::string_view selects = "prefix";           // prefix | global: which keys a row's selection sees
+  std::span<const Exemption> exemptions = {};
+};
+
+class Method {
+ public:
+  virtual ~Method() = default;
+  virtual const Card& card() const = 0;
+  // Every parameter, told once: default, parsing, ranges, help, docs and JSON come from it.
+  virtual void params(ParamVisitor& v) = 0;
+  // Named sets of parameters. "auto" (the default) scales constants with the length; "paper" has the
+  // published ones.
+  virtual Status preset(std::string_view name);
+  // Rules across parameters; each parameter's own range is already checked.
+  virtual Status check() const { return {}; }
+
+  virtual Result<Plan> plan(const AttentionView& x, Context& context) const = 0;
+};
+
+struct MethodEntry {
+  const Card* card = nullptr;
+  std::unique_ptr<Method> (*make)() = nullptr;
+};
+
+}  // namespace lacuna
+
+// Defines the entry that list.inc names: LACUNA_METHOD(slug, Class).
+#define LACUNA_METHOD(slug, Class)                                            \
+  const ::lacuna::MethodEntry& method_entry_##slug() {                        \
+    static const Class instance;                                              \
+    static const ::lacuna::MethodEntry entry{&instance.card(), [] {           \
+      return std::unique_ptr<::lacuna::Method>(std::make_unique<Class>());    \
+    }};                                                                       \
+    return entry;                                                             \
+  }

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// lacuna: pod
+// TileRuns: the one form in which CPU kernels are told what to attend. engine/lower makes it from a
+// plan; kernels only walk it.
+//
+// Cache cells are cut into tiles of kTileKeys. Query rows are cut into blocks of `block_q`. For every
+// (head, row block) there is a list of runs, in ascending order, never overlapping:
+//   bits < 0   tiles [begin, end): every row of the block sees every cell (FULL)
+//   bits >= 0  one tile (end == begin + 1): row r sees cell begin*32 + b iff bit b of
+//              words[bits * block_q + r] is set (PARTIAL)
+// A run never names a cell >= n_cells through a set bit; a FULL tile lies wholly below n_cells.
+// Closed forms, block lists and element masks all lower to this: see docs/decisions/003.
+#pragma once
+
+#include <cstdint>
+
+namespace lacuna {
+
+constexpr int kTileKeys = 32;
+constexpr int kMaxBlockQ = 128;
+
+struct TileRun {
+  std::int32_t begin = 0, end = 0;  // tiles
+  std::int32_t bits = -1;
+};
+
+struct TileRuns {
+  std::int32_t block_q = 64;     // rows per block, 1..kMaxBlockQ
+  std::int32_t n_rows = 0;       // query rows in all
+  std::int32_t heads = 1;        // lists: 1 = shared by all query heads, else one per query head
+  std::int64_t n_cells = 0;
+  const std::int32_t* row_ptr = nullptr;  // [heads][n_blocks() + 1], offsets into runs
+  const TileRun* runs = nullptr;
+  const std::uint32_t* words = nullptr;
+
+  std::int32_t n_blocks() const { return (n_rows + block_q - 1) / block_q; }
+  const std::int32_t* list(int q_head, int block) const {
+    return row_ptr + static_cast<std::int64_t>(heads == 1 ? 0 : q_head) * (n_blocks() + 1) + block;
+  }
+};
+
+}  // namespace lacuna
