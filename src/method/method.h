@@ -64,8 +64,8 @@ struct Exemption {
 };
 
 struct Card {
-  std::string_view slug, title, paper, family, summary;
-  std::string_view notes;                        // choices made where the source is unclear, limits
+  std::string_view slug = {}, title = {}, paper = {}, family = {}, summary = {};
+  std::string_view notes = {};                   // choices made where the source is unclear, limits
   bool reads_prompt_end = false;                 // a chunk's end stands for it unless announced
   bool shares_list_in_group = false;             // one list per KV head's group of query heads
   std::string_view selects = "prefix";           // prefix | global: which keys a row's selection sees
