@@ -1,0 +1,48 @@
+# Lacuna: the front door. Everything here is one line and done elsewhere (tools/, CMakePresets.json).
+
+# What the demo runs; any of these can be given on the command line: make demo METHODS=streamingllm
+MODEL   ?= models/smollm2-135m-instruct.gguf
+TEXT    ?= models/texts/demo.txt
+QUESTION?= models/texts/demo_question.txt
+METHODS ?= streamingllm,trianglemix,xattention
+
+.NOTPARALLEL:
+.PHONY: help setup llama models demo-model build demo check check-fast clean
+
+help:
+	@echo 'make demo        install what is missing, build, compare methods with dense on a small model'
+	@echo 'make check       install what is missing, build, run all tests (make check-fast: no sanitizers)'
+	@echo 'make build       leave build/release/lacuna and build/release/liblacuna-ggml.so'
+	@echo 'make setup       install missing tools and libraries'
+	@echo 'make llama       find llama.cpp, or build one into the cache'
+	@echo 'make models      fetch the small models and the texts into models/'
+	@echo 'make clean       remove build/ (models and the cache stay)'
+	@echo
+	@echo 'make demo takes MODEL=file.gguf TEXT=file.txt QUESTION=file.txt METHODS=a,b,c'
+
+setup:
+	@tools/setup.sh
+
+llama: setup
+	@tools/get_llama.sh > /dev/null
+
+models: setup
+	@python3 tools/get_models.py
+
+demo-model: setup
+	@python3 tools/get_models.py smollm2 texts
+
+build: llama
+	@tools/build.sh release
+
+demo: build demo-model
+	build/release/lacuna compare -m '$(MODEL)' -f '$(TEXT)' -p "$$(cat '$(QUESTION)')" --methods '$(METHODS)'
+
+check: llama demo-model
+	@tools/check.sh
+
+check-fast: setup
+	@tools/check.sh --fast
+
+clean:
+	rm -rf build

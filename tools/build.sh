@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Configures and builds one preset of CMakePresets.json (release when not named).
+#   tools/build.sh [preset] [cmake --build arguments...]
+
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+preset=${1:-release}
+shift || true
+cd "$lacuna_root"
+for tool in cmake ninja; do
+  command -v "$tool" >/dev/null || die "$tool is missing; run 'make setup' first"
+done
+if command -v ccache >/dev/null; then
+  export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache
+fi
+
+log=build/$preset.log
+mkdir -p build
+: >"$log"
+say "building ($preset)"
+logged "$log" cmake --preset "$preset"
+cmake --build --preset "$preset" "$@" 2>&1 | tee -a "$log" | progress "$preset" ||
+  { grep -E -A 4 'error|FAILED' "$log" | head -n 60 >&2; die "the build failed; the whole log: $log"; }
+if grep -q 'warning:' "$log"; then
+  say "  $(grep -c 'warning:' "$log") warnings, see $log"
+fi
+say "built ($preset) in $(took)"

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Runs every check, one line each, and ends with "N passed, N failed", counting single tests.
+#   tools/check.sh [--fast]     --fast: without the sanitizer builds
+# The output of each step lies in build/check/.
+
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+set +e # a failing step is counted, not fatal
+cd "$lacuna_root" || exit 1
+
+fast=no
+case ${1:-} in
+  --fast) fast=yes ;;
+  '') ;;
+  *) die "unknown argument '$1'; usage: tools/check.sh [--fast]" ;;
+esac
+
+logs=build/check
+mkdir -p "$logs"
+passed=0 failed=0
+
+# line RESULT NAME START [NOTE]
+line() { printf '  %-4s  %-38s %12s  %s\n' "$1" "$2" "$(took "$3")" "${4:-}"; }
+
+# step NAME command...: one check, counted as one test.
+step() {
+  local name=$1 start=$SECONDS log=$logs/${1//[^a-z0-9]/_}.txt
+  shift
+  if "$@" >"$log" 2>&1; then
+    passed=$((passed + 1))
+    line ok "$name" "$start" "$(tail -n 1 "$log" | cut -c 1-60)"
+  else
+    failed=$((failed + 1))
+    line FAIL "$name" "$start" "see $log"
+    tail -n 25 "$log" | sed 's/^/        /'
+  fi
+}
+
+# tests PRESET [NAME=VALUE...]: builds a preset and runs its tests, each counted; the build itself
+# counts only when it fails (and then what needs that build is left out).
+tests() {
+  local preset=$1 start=$SECONDS log=$logs/$1.txt junit=$PWD/$logs/$1.xml suite total bad skipped
+  shift
+  # ThreadSanitizer of GCC 12 does not start where the kernel randomises addresses widely.
+  local fixed=()
+  if [[ $preset = tsan ]] && setarch "$(uname -m)" -R true 2>/dev/null; then
+    fixed=(setarch "$(uname -m)" -R)
+  fi
+  if ! "${fixed[@]}" tools/build.sh "$preset" >"$log" 2>&1; then
+    failed=$((failed + 1))
+    line FAIL "build ($preset)" "$start" "see $log"
+    tail -n 25 "$log" | sed 's/^/        /'
+    return 1
+  fi
+  line ok "build ($preset)" "$start"
+
+  start=$SECONDS
+  rm -f "$junit"
+  env "$@" "${fixed[@]}" ctest --test-dir "build/$preset" --no-tests=error --output-on-failure \
+    --parallel "$(nproc)" --timeout 600 --output-junit "$junit" >"$log" 2>&1
+  # <testsuite ... tests="12" failures="0" disabled="0" skipped="1" ...>, one attribute per line or not
+  suite=$(tr '\n' ' ' 2>/dev/null <"$junit" | grep -o '<testsuite [^>]*>')
+  attribute() { local n=${suite#*[[:space:]]"$1"=\"} && n=${n%%\"*} && [[ $n =~ ^[0-9]+$ ]] && echo "$n" || echo 0; }
+  total=$(attribute tests) bad=$(attribute failures)
+  skipped=$(($(attribute skipped) + $(attribute disabled)))
+  if ((total == 0)); then # no report: ctest itself could not run
+    failed=$((failed + 1))
+    line FAIL "tests ($preset)" "$start" "no tests ran, see $log"
+    return 0
+  fi
+  passed=$((passed + total - bad - skipped))
+  failed=$((failed + bad))
+  if ((bad)); then
+    line FAIL "tests ($preset)" "$start" "$bad of $total failed, see $log"
+    sed -n '/The following tests FAILED/,/^Errors/p' "$log" | head -n 40 | sed 's/^/        /'
+    echo "        again: ctest --test-dir build/$preset --rerun-failed --output-on-failure"
+  else
+    line ok "tests ($preset)" "$start" "$total tests$( ((skipped)) && echo ", $skipped skipped")"
+  fi
+  return 0
+}
+
+# Cheap ones first: they read the tree only.
+step 'layers: the check can fail'       python3 tools/check_layers.py --self-test
+step 'layers'                           python3 tools/check_layers.py
+step 'words and sizes: check can fail'  python3 tools/check_words.py --self-test
+step 'words and sizes'                  python3 tools/check_words.py
+step 'every header stands alone'        python3 tools/check_headers.py
+
+step 'weak symbols: the check can fail' python3 tools/check_weak_symbols.py --self-test
+
+if tests release; then
+  step 'weak symbols'                   python3 tools/check_weak_symbols.py build/release
+  step 'generated docs are fresh'       build/release/lacuna docs --check
+fi
+
+if [[ $fast = no ]]; then
+  tests dev  ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
+  tests tsan TSAN_OPTIONS=halt_on_error=1
+fi
+
+echo "  all of it took $(took)"
+echo "$passed passed, $failed failed"
+((failed == 0))
