@@ -17,6 +17,7 @@
 #include "lacuna/dtype.h"
 #include "lacuna/mask.h"
 #include "lacuna/parallel.h"
+#include "lacuna/report.h"
 #include "lacuna/result.h"
 #include "lacuna/tensor.h"
 
@@ -82,29 +83,6 @@ struct AttendCall {
   const PackedTensor* packed_k = nullptr;  // side copies kept by the host, or null: packed per call
   const PackedTensor* packed_v = nullptr;
   bool counted = true;            // false: a warm-up; the report ignores it
-};
-
-struct LossStats {  // lost mass over audited rows with at least 256 visible keys
-  double mean = 0, p95 = 0, max = 0;
-  std::int64_t rows = 0;
-};
-
-struct PhaseReport {
-  std::int64_t calls = 0;
-  double allowed_pairs = 0, attended_pairs = 0;  // query-key pairs, all heads
-  double kv_bytes = 0;                           // K and V read by attend
-  double seconds[5] = {};                        // estimate budget attend correct account
-  LossStats lost;
-  double output_error = 0;                       // mean relative L2 error of audited rows
-  double density() const { return allowed_pairs > 0 ? attended_pairs / allowed_pairs : 1.0; }
-};
-
-struct Report {
-  std::string method;   // canonical spec
-  std::string kernel;   // of op attend, as last used for many rows
-  std::string machine;  // features in words
-  PhaseReport prefill, decode;  // decode = calls whose segments have one row
-  std::string note;     // why a method went dense, last reason; or empty
 };
 
 class Session {

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "lacuna/lacuna.h"
+#include "lacuna/report.h"
 
 namespace lacuna {
 
