@@ -23,11 +23,12 @@ const Kernel<op::Attend> attend{
 }  // namespace ref
 
 namespace avx512bf16 {
-extern const Kernel<op::Attend> attend;
+extern const Kernel<op::Attend> attend, attend_decode;
 }
 
 namespace {
 const Kernel<op::Attend>* const kAttend[] = {
+    &avx512bf16::attend_decode,
     &avx512bf16::attend,
     &ref::attend,
 };

@@ -58,13 +58,18 @@ static inline float exp2_exact(float x) { return _mm512_cvtss_f32(exp2_exact(_mm
 static inline __m512bh as_bf16(__m512i x) { return reinterpret_cast<__m512bh>(x); }
 
 // s[r][0..31] = q_r . k over one tile. q: [pairs][R] bf16 pairs; k: [2][pairs][16] pairs; row stride
-// of s is kStep.
-template <int R>
-[[gnu::always_inline]] static inline void qk_tile(const int32_t* q, const char* k, int64_t pairs, float* s) {
+// of s is kStep. If Fetch, the block at `next` is brought near meanwhile.
+template <int R, bool Fetch = false>
+[[gnu::always_inline]] static inline void qk_tile(const int32_t* q, const char* k, int64_t pairs, float* s,
+                                                  const char* next = nullptr) {
   __m512 sum[R][2];
   for (int r = 0; r < R; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
   const char* k1 = k + pairs * 64;
   for (int64_t p = 0; p < pairs; ++p) {
+    if (Fetch) {
+      _mm_prefetch(next + p * 128, _MM_HINT_T0);
+      _mm_prefetch(next + p * 128 + 64, _MM_HINT_T0);
+    }
     const __m512bh a = as_bf16(_mm512_load_si512(k + p * 64)), b = as_bf16(_mm512_load_si512(k1 + p * 64));
     for (int r = 0; r < R; ++r) {
       const __m512bh x = as_bf16(_mm512_set1_epi32(q[p * R + r]));
@@ -80,9 +85,9 @@ template <int R>
 
 // acc[r][0..16 C) += p_r . v over `tiles` tiles. p: row stride kStep bf16; v[t]: the tile's first
 // channel vector wanted, [C][16 key pairs][16] pairs.
-template <int R, int C>
+template <int R, int C, bool Fetch = false>
 [[gnu::always_inline]] static inline void pv_tiles(const uint16_t* p, const char* const* v, int64_t v_offset, int tiles,
-                                                   float* acc, int64_t acc_row) {
+                                                   float* acc, int64_t acc_row, const char* next = nullptr) {
   __m512 sum[R][C];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) sum[r][c] = _mm512_loadu_ps(acc + r * acc_row + c * 16);
@@ -90,6 +95,8 @@ template <int R, int C>
     const char* vt = v[t] + v_offset;
     const char* pt = reinterpret_cast<const char*>(p) + t * kTileKeys * 2;
     for (int pair = 0; pair < 16; ++pair) {
+      if (Fetch)
+        for (int c = 0; c < C; ++c) _mm_prefetch(next + (pair * C + c) * 64, _MM_HINT_T0);
       __m512bh y[C];
       for (int c = 0; c < C; ++c) y[c] = as_bf16(_mm512_load_si512(vt + c * 1024 + pair * 64));
       for (int r = 0; r < R; ++r) {
