@@ -18,8 +18,13 @@ const Kernel<op::Pack> pack{
 
 }  // namespace ref
 
+namespace avx512 {
+extern const Kernel<op::Pack> pack;
+}
+
 namespace {
 const Kernel<op::Pack>* const kPack[] = {
+    &avx512::pack,
     &ref::pack,
 };
 }  // namespace
