@@ -20,8 +20,13 @@ const Kernel<op::StridedScores> strided_scores{
 
 }  // namespace ref
 
+namespace avx512bf16 {
+extern const Kernel<op::StridedScores> strided_scores;
+}
+
 namespace {
 const Kernel<op::StridedScores>* const kStridedScores[] = {
+    &avx512bf16::strided_scores,
     &ref::strided_scores,
 };
 }  // namespace
