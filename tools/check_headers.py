@@ -17,6 +17,7 @@ AVX2 = "-mavx2 -mfma -mf16c".split()
 ARCH_FLAGS = {
     "src/kernel/cpu/avx2/": AVX2,
     "src/kernel/cpu/avx512/": AVX2 + AVX512,
+    "src/kernel/cpu/avx512bf16/": AVX2 + AVX512,
     "src/kernel/cpu/amx/": AVX2 + AVX512 + "-mamx-tile -mamx-int8 -mamx-bf16".split(),
 }
 # Headers that need an outside header to be there.

@@ -40,7 +40,7 @@ SEES = {
 }
 DOORS = {"lacuna/lacuna.h", "lacuna/lacuna_c.h"}
 DOOR_USERS = {"engine", "host", "cli"}
-ARCH = re.compile(r"src/kernel/cpu/(avx2|avx512|amx)/")
+ARCH = re.compile(r"src/kernel/cpu/(avx2|avx512|avx512bf16|amx)/")
 POD = re.compile(r"^// lacuna: pod\b", re.MULTILINE)
 
 # Outside headers by pattern -> (who may include them, the reason given).
@@ -75,7 +75,10 @@ class Tree:
     def resolve(self, file, name):
         """The file of ours that `name`, included from `file`, stands for; None for an outside one."""
         beside = (pathlib.PurePosixPath(file).parent / name).as_posix()
-        for candidate in (f"include/{name}", f"src/{name}", name, beside):
+        roots = [f"include/{name}", f"src/{name}", name, beside]
+        if file.startswith("test/") or file.endswith("_test.cpp"):
+            roots.append(f"test/{name}")
+        for candidate in roots:
             if candidate in self.known:
                 return candidate
         return None
