@@ -22,8 +22,13 @@ const Kernel<op::Attend> attend{
 
 }  // namespace ref
 
+namespace avx512bf16 {
+extern const Kernel<op::Attend> attend;
+}
+
 namespace {
 const Kernel<op::Attend>* const kAttend[] = {
+    &avx512bf16::attend,
     &ref::attend,
 };
 }  // namespace

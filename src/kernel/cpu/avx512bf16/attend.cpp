@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// op attend for many rows. Task = (row block, query head); per step of up to four tiles:
+//   scores     tile by tile, all rows of the block while the K tile (8 KB at D = 128) is in L1
+//   softmax    row by row
+//   P V        32 channels at a time: the V slices of the step stay in L1 for all rows, the sums in
+//              registers over the whole step
+#include "kernel/cpu/avx512bf16/micro.h"
+#include "kernel/kernel.h"
+
+namespace lacuna::kernel::avx512bf16 {
+namespace {
+
+using Args = op::Attend::Args;
+
+// The worker's scratch for a block of `rows` rows (a multiple of kRows), every part 64-byte aligned.
+struct Scratch {
+  int64_t pairs, dv;  // padded
+  int32_t* q;         // [rows / 8][pairs][8]
+  float* s;           // [rows][kStep]
+  uint16_t* p;        // [rows][kStep]
+  float* acc;         // [rows][dv]
+  float* l;           // [rows][16]
+  float* m;           // [rows]
+  size_t bytes;
+
+  Scratch(const Args& a, int rows, void* base) {
+    pairs = padded(a.dk) / 2;
+    dv = padded(a.dv);
+    char* at = static_cast<char*>(base);
+    const auto take = [&at](int64_t n) {
+      char* here = at;
+      at += (n + 63) / 64 * 64;
+      return here;
+    };
+    q = reinterpret_cast<int32_t*>(take(rows * pairs * 4));
+    s = reinterpret_cast<float*>(take(rows * kStep * 4));
+    p = reinterpret_cast<uint16_t*>(take(rows * kStep * 2));
+    acc = reinterpret_cast<float*>(take(rows * dv * 4));
+    l = reinterpret_cast<float*>(take(rows * 16 * 4));
+    m = reinterpret_cast<float*>(take(rows * 4));
+    bytes = static_cast<size_t>(at - static_cast<char*>(base));
+  }
+};
+
+int padded_rows(int n) { return (n + kRows - 1) / kRows * kRows; }
+
+void load_queries(const Args& a, int head, int first, int rows, bool negate, Scratch& x) {
+  memset(x.q, 0, static_cast<size_t>(padded_rows(rows) * x.pairs) * 4);
+  const __m512 flip = _mm512_set1_ps(negate ? -1.0f : 1.0f);
+  for (int r = 0; r < rows; ++r) {
+    const float* q = a.q + head * a.q_head + (first + r) * a.q_row;
+    int32_t* to = x.q + (r / kRows) * x.pairs * kRows + r % kRows;
+    for (int d = 0; d < a.dk; d += 16) {
+      const __mmask16 in = a.dk - d >= 16 ? 0xffff : 0xff;
+      alignas(32) int32_t pair[8];
+      const __m256bh y = _mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_maskz_loadu_ps(in, q + d), flip));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(pair), reinterpret_cast<__m256i>(y));
+      for (int i = 0; i < 8; ++i) to[(d / 2 + i) * kRows] = pair[i];
+    }
+  }
+}
+
+void load_state(const Args& a, int head, int first, int rows, float unit, Scratch& x) {
+  const int all = padded_rows(rows);
+  memset(x.acc, 0, static_cast<size_t>(all * x.dv) * 4);
+  memset(x.l, 0, static_cast<size_t>(all) * 64);
+  memset(x.p, 0, static_cast<size_t>(all) * kStep * 2);
+  for (int r = 0; r < rows; ++r) {
+    x.m[r] = kMinusInf;
+    if (!a.resume.m) continue;
+    const int64_t at = static_cast<int64_t>(head) * a.n_rows + first + r;
+    x.m[r] = a.resume.m[at] * kLog2e / unit;
+    x.l[r * 16] = a.resume.l[at];
+    memcpy(x.acc + r * x.dv, a.resume.acc + at * a.dv, static_cast<size_t>(a.dv) * 4);
+  }
+}
+
+// The step's tiles and where the rows' visibility words lie (null: every cell).
+struct Step {
+  int tiles = 0;
+  int32_t tile[kStepTiles];
+  const uint32_t* words[kStepTiles];
+};
+
+void run_step(const Args& a, int head, int first, int rows, float scale, float unit, const Step& step, Scratch& x) {
+  const int kv_head = head / (a.hq / a.hkv);
+  const bool plain = raw_scores(a);
+  const int groups = padded_rows(rows) / kRows;
+  const char* v[kStepTiles];
+  for (int t = 0; t < step.tiles; ++t) {
+    const char* k = block_of(a.packed_k, step.tile[t], kv_head);
+    v[t] = block_of(a.packed_v, step.tile[t], kv_head);
+    for (int g = 0; g < groups; ++g)
+      qk_tile<kRows>(x.q + g * x.pairs * kRows, k, x.pairs, x.s + g * kRows * kStep + t * kTileKeys);
+  }
+  for (int r = 0; r < rows; ++r) {
+    uint32_t visible[kStepTiles];
+    for (int t = 0; t < step.tiles; ++t) visible[t] = step.words[t] ? step.words[t][r] : ~0u;
+    float* s = x.s + r * kStep;
+    if (!plain) finish_scores(a, head, first + r, scale, step.tile, step.tiles, s);
+    softmax_step(s, visible, step.tiles, unit, x.dv, x.m[r], x.l + r * 16, x.acc + r * x.dv, x.p + r * kStep);
+  }
+  for (int64_t d = 0; d < x.dv; d += 32)
+    for (int g = 0; g < groups; ++g)
+      pv_tiles<kRows, 2>(x.p + g * kRows * kStep, v, d * 64, step.tiles, x.acc + g * kRows * x.dv + d, x.dv);
+}
+
+const char* why_not(const Args& a, int) { return why_not_common(a); }
+
+int tasks(const Args& a, int, int) { return a.runs.n_blocks() * a.hq; }
+
+size_t scratch_bytes(const Args& a) {
+  return Scratch(a, padded_rows(least(a.runs.block_q, a.n_rows)), nullptr).bytes;
+}
+
+void run(const Args& a, int, int task, int, void* scratch, void*) {
+  // Heads of a KV group side by side share its tiles in the outer cache; the last row blocks of a
+  // causal call are the longest and go first.
+  const int head = task % a.hq, block = a.runs.n_blocks() - 1 - task / a.hq;
+  const int first = block * a.runs.block_q, rows = least(a.runs.block_q, a.n_rows - first);
+  const bool plain = raw_scores(a);
+  const float scale = a.scale < 0 ? -a.scale : a.scale;  // its sign goes into q, so that max works on raw scores
+  const float unit = plain ? scale * kLog2e : 1.0f;
+  Scratch x(a, padded_rows(least(a.runs.block_q, a.n_rows)), scratch);
+  load_queries(a, head, first, rows, a.scale < 0, x);
+  load_state(a, head, first, rows, unit, x);
+
+  Step step;
+  const int32_t* list = a.runs.list(head, block);
+  for (int32_t i = list[0]; i < list[1]; ++i) {
+    const TileRun& run = a.runs.runs[i];
+    const uint32_t* words = run.bits < 0 ? nullptr : a.runs.words + static_cast<int64_t>(run.bits) * a.runs.block_q;
+    for (int32_t t = run.begin; t < run.end; ++t) {
+      step.tile[step.tiles] = t;
+      step.words[step.tiles] = words;
+      if (++step.tiles == kStepTiles) {
+        run_step(a, head, first, rows, scale, unit, step, x);
+        step.tiles = 0;
+      }
+    }
+  }
+  if (step.tiles > 0) run_step(a, head, first, rows, scale, unit, step, x);
+  for (int r = 0; r < rows; ++r)
+    finish_row(a, head, first + r, x.m[r] * unit * kLn2, _mm512_reduce_add_ps(_mm512_loadu_ps(x.l + r * 16)),
+               x.acc + r * x.dv);
+}
+
+}  // namespace
+
+extern const Kernel<op::Attend> attend;
+const Kernel<op::Attend> attend{
+    .name = "cpu.avx512bf16",
+    .needs = kAvx512 | kAvx512Bf16,
+    .pack = PackFormat::pair16_bf16,
+    .why_not = why_not,
+    .tasks = tasks,
+    .scratch_bytes = scratch_bytes,
+    .run = run,
+};
+
+}  // namespace lacuna::kernel::avx512bf16
