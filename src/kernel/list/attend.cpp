@@ -22,12 +22,17 @@ const Kernel<op::Attend> attend{
 
 }  // namespace ref
 
+namespace amx {
+extern const Kernel<op::Attend> attend, attend_emulated;
+}
 namespace avx512bf16 {
 extern const Kernel<op::Attend> attend;
 }
 
 namespace {
 const Kernel<op::Attend>* const kAttend[] = {
+    &amx::attend,
+    &amx::attend_emulated,
     &avx512bf16::attend,
     &ref::attend,
 };
