@@ -58,25 +58,25 @@ struct HardwareTiles {
 
 // What the manual says the instructions do: of each pair of values the two products go into two
 // running sums, which are added to each other and then to C; subnormal numbers count as zeros on the
-// way in and out; MXCSR has no say.
+// way in and out; MXCSR has no say. (Always inlined, as above: tests use it too, without AVX-512.)
 class EmulatedTiles {
  public:
   template <int T>
-  void load(const void* from, long stride) {
+  [[gnu::always_inline]] void load(const void* from, long stride) {
     for (int r = 0; r < kTileRows; ++r)
       __builtin_memcpy(tile_[T] + r * 64, static_cast<const char*>(from) + r * stride, 64);
   }
   template <int T>
-  void store(void* to, long stride) {
+  [[gnu::always_inline]] void store(void* to, long stride) {
     for (int r = 0; r < kTileRows; ++r)
       __builtin_memcpy(static_cast<char*>(to) + r * stride, tile_[T] + r * 64, 64);
   }
   template <int T>
-  void zero() {
+  [[gnu::always_inline]] void zero() {
     __builtin_memset(tile_[T], 0, kTileBytes);
   }
   template <int C, int A, int B>
-  void multiply_add() {
+  [[gnu::always_inline]] void multiply_add() {
     product(tile_[C], tile_[A], tile_[B]);
   }
 
@@ -87,7 +87,7 @@ class EmulatedTiles {
   [[gnu::always_inline]] static float bf16_at_top(std::uint32_t bits) {
     return normal_or_zero(__builtin_bit_cast(float, bits));
   }
-  static void product(unsigned char* c, const unsigned char* a, const unsigned char* b) {
+  [[gnu::always_inline]] static void product(unsigned char* c, const unsigned char* a, const unsigned char* b) {
     for (int m = 0; m < kTileRows; ++m) {
       float even[16] = {}, odd[16] = {}, sum[16];
       for (int k = 0; k < 16; ++k) {
