@@ -38,6 +38,7 @@ const kernel::Kernel<Op>* pick(const kernel::KernelList<Op>& list, const typenam
   for (const auto* k : list) {
     const char* why = nullptr;
     if (!forced.empty() && forced != k->name) why = "another kernel is forced";
+    else if (forced.empty() && k->only_forced) why = k->only_forced;
     else if ((have & k->needs) != k->needs) why = "";  // spelt out below, only if somebody listens
     else if (k->why_not) why = k->why_not(args, workers);
     if (!why) return k;

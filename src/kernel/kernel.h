@@ -21,6 +21,8 @@ struct Kernel {
   const char* name = "";
   Features needs = 0;
   PackFormat pack = PackFormat::none;  // the packed form it reads; none = the raw tensors
+  // If set, the kernel is only taken when it is forced by name, and this says why.
+  const char* only_forced = nullptr;
   // Why this kernel cannot take the call, in words a user understands; null = it can. `workers` is
   // how many threads will run it.
   const char* (*why_not)(const Args&, int workers) = nullptr;

@@ -22,6 +22,9 @@ const Kernel<op::Attend> attend{
 
 }  // namespace ref
 
+namespace amx {
+extern const Kernel<op::Attend> attend, attend_emulated;
+}
 namespace avx512bf16 {
 extern const Kernel<op::Attend> attend, attend_decode;
 }
@@ -29,6 +32,8 @@ extern const Kernel<op::Attend> attend, attend_decode;
 namespace {
 const Kernel<op::Attend>* const kAttend[] = {
     &avx512bf16::attend_decode,
+    &amx::attend,
+    &amx::attend_emulated,
     &avx512bf16::attend,
     &ref::attend,
 };

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// lacuna: pod
+// From scores to softmax weights, one row at a time, in base 2: weight = 2^(score * factor - top).
+//
+// `top` need not be the largest logit of the row so far: it may lag behind it by kLag, and is a whole
+// number, so that moving it multiplies by an exact power of two and happens rarely.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace lacuna::kernel::amx {
+
+constexpr float kLog2e = 1.44269504f;
+constexpr float kLn2 = 0.693147181f;
+constexpr float kLag = 8.0f;  // weights stay below 2^8: bf16 and f32 have room for far more
+
+// 2^x. Coefficients: least largest relative error on [0, 1), 1.0e-4, where rounding a weight to bf16
+// costs up to 3.9e-3. reduce(x) is x - floor(x), and 0 for an infinity; scalef(p, x) is p * 2^floor(x);
+// so 2^-inf is 0 and NaN stays NaN.
+[[gnu::always_inline]] static inline __m512 exp2_fast(__m512 x) {
+  const __m512 f = _mm512_reduce_ps(x, 0x09);  // to minus infinity, no exception
+  __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0.0789672571f), f, _mm512_set1_ps(0.224693156f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.696324771f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.999900288f));
+  return _mm512_scalef_ps(p, x);
+}
+
+// The same to 1.0e-7, for what is computed once per row or is not rounded to bf16 afterwards.
+[[gnu::always_inline]] static inline __m512 exp2_fine(__m512 x) {
+  const __m512 f = _mm512_reduce_ps(x, 0x09);
+  __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0.00189375406f), f, _mm512_set1_ps(0.00894959042f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.0558603371f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.240141818f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.69315449f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+  return _mm512_scalef_ps(p, x);
+}
+
+// tanh(x) = 1 - 2 / (e^2x + 1), which is right at both infinities too.
+[[gnu::always_inline]] static inline __m512 tanh16(__m512 x) {
+  const __m512 e = exp2_fine(_mm512_mul_ps(x, _mm512_set1_ps(2 * kLog2e)));
+  const __m512 one = _mm512_set1_ps(1.0f);
+  return _mm512_sub_ps(one, _mm512_div_ps(_mm512_set1_ps(2.0f), _mm512_add_ps(e, one)));
+}
+
+[[gnu::always_inline]] static inline float exp2_of(float x) {
+  return _mm512_cvtss_f32(exp2_fine(_mm512_set1_ps(x)));
+}
+
+// Writes the weights of n x 32 scores as bf16, weight j of tile i at p[i * p_tile + j], and adds them
+// up in 16 parts. True if a logit stands more than kLag above top: the weights are then too large to
+// keep, and the caller does the row again with a higher top.
+[[gnu::always_inline]] static inline bool weigh(const float* s, int n, float factor, float top, std::uint16_t* p,
+                                                long p_tile, __m512* sum) {
+  const __m512 f = _mm512_set1_ps(factor), t = _mm512_set1_ps(top);
+  __m512 highest = _mm512_setzero_ps(), total = *sum;
+  for (int i = 0; i < n; ++i) {
+    const __m512 x = _mm512_fmsub_ps(_mm512_loadu_ps(s + i * 32), f, t);
+    const __m512 y = _mm512_fmsub_ps(_mm512_loadu_ps(s + i * 32 + 16), f, t);
+    highest = _mm512_max_ps(highest, _mm512_max_ps(x, y));
+    const __m512 a = exp2_fast(x), b = exp2_fast(y);
+    total = _mm512_add_ps(total, _mm512_add_ps(a, b));
+    _mm512_store_si512(p + i * p_tile, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a)));
+  }
+  *sum = total;
+  return _mm512_cmp_ps_mask(highest, _mm512_set1_ps(kLag), _CMP_GT_OQ) != 0;
+}
+
+// The largest of n x 32 scores, times factor. (A row with a NaN comes out as NaN whatever this says.)
+[[gnu::always_inline]] static inline float largest(const float* s, int n, float factor) {
+  __m512 m = _mm512_set1_ps(-__builtin_inff());
+  for (int i = 0; i < 2 * n; ++i) m = _mm512_max_ps(m, _mm512_loadu_ps(s + i * 16));
+  return _mm512_reduce_max_ps(m) * factor;
+}
+
+}  // namespace lacuna::kernel::amx
