@@ -3,7 +3,7 @@
 // over a long text is measured end to end.
 #include <gtest/gtest.h>
 
-#include "support/method_lab.h"
+#include "test/support/method_lab.h"
 
 namespace lacuna::method {
 const MethodEntry& method_entry_streamingllm();

@@ -3,7 +3,7 @@
 // model and are measured end to end; that kernel time follows the cost model is the bench's to show.
 #include <gtest/gtest.h>
 
-#include "support/method_lab.h"
+#include "test/support/method_lab.h"
 
 namespace lacuna::method {
 const MethodEntry& method_entry_trianglemix();

@@ -5,7 +5,7 @@
 
 #include "block/budget/mass_blocks.h"
 #include "block/estimate/antidiagonal.h"
-#include "support/method_lab.h"
+#include "test/support/method_lab.h"
 
 namespace lacuna::method {
 const MethodEntry& method_entry_xattention();
