@@ -22,6 +22,10 @@ struct LoweredRuns {
   std::int64_t n_cells = 0;
   double attended_pairs = 0;  // over the lists; times heads if the list is shared
   double tiles_read = 0;      // sum over (list, row block) of tiles named
+  // Working memory of the lowering: the least and greatest key of each tile, and which key blocks the
+  // current list keeps.
+  std::vector<std::int32_t> tile_lo, tile_hi;
+  std::vector<std::uint8_t> in_list;
 
   TileRuns view() const {
     return {block_q, n_rows, heads, n_cells, row_ptr.data(), runs.data(), words.data()};

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "lacuna/mask.h"
@@ -35,6 +36,14 @@ struct Segment {
   }
 };
 
+// What the rows of each block of rows have in common: the AND and the OR of their words, and their
+// visible pairs. Lowering reads these instead of every row's words. [n_blocks][n_tiles]
+struct RowBlocks {
+  std::int32_t row_begin = 0, row_end = 0, block_q = 0;
+  std::vector<std::uint32_t> all, any;
+  std::vector<std::int32_t> pairs;
+};
+
 class Visibility {
  public:
   static Visibility from_mask(const Mask& mask, std::int32_t n_rows, std::int64_t n_cells);
@@ -53,6 +62,9 @@ class Visibility {
   bool additive() const { return additive_; }  // the mask also holds finite nonzero values
   std::int64_t visible_keys(std::int32_t row) const { return visible_[row]; }
   const std::vector<Segment>& segments() const { return segments_; }
+  // Rows [row_begin, row_end) in blocks of block_q. Made at the first call with these figures and kept
+  // for the layers and heads that follow; not to be called from two threads at once.
+  const RowBlocks& row_blocks(std::int32_t row_begin, std::int32_t row_end, std::int32_t block_q) const;
 
  private:
   void find_segments(const Mask& mask);
@@ -64,6 +76,21 @@ class Visibility {
   std::vector<std::uint32_t> words_;
   std::vector<std::int64_t> visible_;
   std::vector<Segment> segments_;
+  mutable std::deque<RowBlocks> row_blocks_;  // a deque: references stay valid as it grows
 };
+
+// How many bits are set. std::popcount is a library call on a machine that promises no popcnt.
+inline std::int32_t count_bits(std::uint32_t x) {
+  x -= (x >> 1) & 0x55555555u;
+  x = (x & 0x33333333u) + ((x >> 2) & 0x33333333u);
+  return static_cast<std::int32_t>((((x + (x >> 4)) & 0x0f0f0f0fu) * 0x01010101u) >> 24);
+}
+
+// Bits of the cells [from, to) in the tile that begins at cell `base`.
+inline std::uint32_t bits_between(std::int64_t base, std::int64_t from, std::int64_t to) {
+  const std::int64_t lo = from > base ? from - base : 0, hi = to - base < kTileKeys ? to - base : kTileKeys;
+  if (lo >= hi) return 0;
+  return (0xffffffffu >> (kTileKeys - (hi - lo))) << lo;
+}
 
 }  // namespace lacuna

@@ -4,6 +4,8 @@
 // One softmax, true positions, the cache stays whole (decode sees the same shape). Use B, the cache
 // of fixed size with cache-relative positions, needs keys stored before RoPE and is a cache role.
 // Xiao et al., ICLR 2024, arXiv:2309.17453.
+#include <algorithm>
+
 #include "method/method.h"
 
 namespace lacuna::method {
@@ -19,36 +21,42 @@ constexpr Card kCard{
     .paper = "arXiv:2309.17453",
     .family = "fixed",
     .summary = "Attention sinks and a sliding window, for every head and layer.",
-    .notes = "Use A of the paper: a mask over true positions; nothing is evicted. Preset auto keeps a "
-             "window of a quarter of the keys, at least 1020; preset paper the published 4 + 1020.",
+    .notes =
+        "Use A of the paper: a mask over true positions; nothing is evicted, and decode sees the same shape. Use B "
+        "(a cache of fixed size with positions inside the cache) needs keys stored before RoPE. Preset auto: a "
+        "window of a quarter of the prompt, at least 64, because the published constants would keep everything of "
+        "a short prompt; preset paper the published 4 + 1020.",
+    .reads_prompt_end = true,
     .exemptions = kExemptions,
 };
 
 class StreamingLlm final : public Method {
  public:
   std::int64_t sink = 4;
-  std::int64_t window = 0;  // 0: a share of the length
+  std::int64_t window = 0;  // 0: a share of the prompt
   double keep = 0.25;
 
   const Card& card() const override { return kCard; }
   void params(ParamVisitor& v) override {
     v(sink, "sink", 0, 1 << 20, "first keys, always kept");
-    v(window, "window", 0, std::int64_t{1} << 30, "newest keys of every row; 0 = keep * length, at least 1020");
-    v(keep, "keep", 0.0, 1.0, "share of the keys in the window when window = 0", true);
+    v(window, "window", 0, std::int64_t{1} << 30, "newest keys of every row; 0 = keep * prompt, at least 64");
+    v(keep, "keep", 0.0, 1.0, "share of the prompt in the window when window = 0", true);
   }
   Status preset(std::string_view name) override {
     if (name == "paper") {
       sink = 4;
       window = 1020;
-      return {};
+    } else if (name == "auto") {
+      *this = StreamingLlm();
     }
     return Method::preset(name);
   }
   Result<Plan> plan(const AttentionView& x, Context&) const override {
-    const std::int64_t share = static_cast<std::int64_t>(keep * static_cast<double>(x.grid.n_keys));
-    const std::int64_t width = window > 0 ? window : share > 1020 ? share : 1020;
-    if (sink + width >= x.grid.n_keys) return dense_plan("sink + window cover all keys");
-    return Plan{.pattern = Window{.sink = sink, .window = width}, .routes = {}, .weigh = {}, .why = {}};
+    const std::int64_t end = std::max(x.prompt_tokens, x.grid.first_key + x.grid.n_rows);
+    const auto share = static_cast<std::int64_t>(keep * static_cast<double>(end));
+    const std::int64_t width = window > 0 ? window : std::max<std::int64_t>(64, share);
+    if (sink + width >= x.grid.n_keys) return dense_plan("streamingllm: sink + window cover all keys");
+    return Plan{.pattern = Window{.sink = sink, .window = width}, .routes = {}, .weigh = Weigh::softmax, .why = {}};
   }
 };
 

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// Slots of Context::scratch, by what lies in them. A method's parts run one after the other; two that
+// must live at the same time have different slots.
+#pragma once
+
+namespace lacuna::block {
+
+enum Slot : int {
+  kScoreSlot,  // raw scores of an estimator, one pass at a time
+  kMassSlot,   // what estimate hands to budget: [heads][row blocks][key blocks]
+  kKeptSlot,   // lists before they are joined: [heads][row blocks][key blocks]
+  kCountSlot,  // their lengths: [heads][row blocks]
+  kWorkSlot,   // per worker
+};
+
+}  // namespace lacuna::block

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// MethodLab: what a test of one method needs. Random q, k, v of one sequence, packed keys, an
+// AttentionView over any range of rows, the method by its entry, and attention in double precision
+// over whatever a plan keeps, element by element.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/rng.h"
+#include "method/method.h"
+#include "op/pack_ref.h"
+#include "op/strided_scores.h"
+#include "op/strided_scores_ref.h"
+
+namespace lacuna::test {
+
+// Runs ops by their references, on one thread.
+class RefContext final : public Context, private ParallelFor {
+ public:
+  void* scratch(int slot, std::size_t bytes) override {
+    if (slot >= static_cast<int>(slots_.size())) slots_.resize(static_cast<std::size_t>(slot) + 1);
+    return slots_[static_cast<std::size_t>(slot)].grow(bytes + 64);
+  }
+  ParallelFor& threads() override { return *this; }
+  void add_time(Verb verb, double) override { ++timed[static_cast<int>(verb)]; }
+  int timed[kVerbs] = {};  // scopes that ended, by verb
+
+ private:
+  int workers() const override { return 1; }
+  void run(int n, void (*task)(void*, int, int), void* context) override {
+    for (int i = 0; i < n; ++i) task(context, i, 0);
+  }
+  void run_op(const char* op, const void* args) override {
+    if (std::strcmp(op, op::StridedScores::kName) != 0) return;
+    const auto& a = *static_cast<const op::StridedScores::Args*>(args);
+    for (int h = 0; h < a.hq; ++h)
+      for (std::int64_t m = 0; m < a.m_rows(); ++m) op::strided_scores_row_ref(a, h, m);
+  }
+  std::vector<Buffer> slots_;
+};
+
+struct MethodLab {
+  int hq, hkv, d;
+  std::int64_t n;
+  std::vector<float> q, k, v;  // [hq][n][d], [hkv][n][d], [hkv][n][d]
+  RefContext context;
+  int n_layers = 4;
+  std::int64_t prompt_tokens = -1;
+
+  MethodLab(int hq_, int hkv_, std::int64_t n_, int d_, std::uint64_t seed = 1) : hq(hq_), hkv(hkv_), d(d_), n(n_) {
+    Rng rng(seed);
+    for (auto* t : {&q, &k, &v}) {
+      t->resize(static_cast<std::size_t>((t == &q ? hq : hkv) * n * d));
+      for (float& x : *t) x = static_cast<float>(rng.normal());
+    }
+  }
+  float* q_at(int h, std::int64_t i) { return &q[static_cast<std::size_t>((h * n + i) * d)]; }
+  float* k_at(int h, std::int64_t j) { return &k[static_cast<std::size_t>((h * n + j) * d)]; }
+  float* v_at(int h, std::int64_t j) { return &v[static_cast<std::size_t>((h * n + j) * d)]; }
+  double logit(int h, std::int64_t i, std::int64_t j) {
+    double s = 0;
+    for (int c = 0; c < d; ++c) s += static_cast<double>(q_at(h, i)[c]) * k_at(h / (hq / hkv), j)[c];
+    return s / std::sqrt(static_cast<double>(d));
+  }
+
+  // Rows [begin, end) as one call of `layer`; keys beyond the last row's own do not exist yet.
+  AttentionView view(std::int64_t begin, std::int64_t end, int layer = 0) {
+    AttentionView x;
+    x.layer = layer;
+    x.n_layers = n_layers;
+    x.phase = end - begin == 1 ? Phase::decode : Phase::prefill;
+    x.grid = {hq, static_cast<std::int32_t>(end - begin), end, begin};
+    x.hkv = hkv;
+    x.dk = d;
+    x.scale = 1.0f / std::sqrt(static_cast<float>(d));
+    x.prompt_tokens = prompt_tokens;
+    x.q = q_at(0, begin);
+    x.q_head = n * d;
+    x.q_row = d;
+    x.packed_k = pack();
+    return x;
+  }
+  Result<Plan> plan(const Method& m, std::int64_t begin, std::int64_t end, int layer = 0) {
+    return m.plan(view(begin, end, layer), context);
+  }
+
+  // Attention of row i (a key number) of head h over the keys that `keeps`, in double precision.
+  std::vector<double> attend(int h, std::int64_t i, const std::function<bool(std::int64_t)>& keeps) {
+    std::vector<double> out(static_cast<std::size_t>(d), 0.0);
+    double sum = 0;
+    for (std::int64_t j = 0; j <= i; ++j) {
+      if (!keeps(j)) continue;
+      const double p = std::exp(logit(h, i, j));
+      sum += p;
+      for (int c = 0; c < d; ++c) out[static_cast<std::size_t>(c)] += p * v_at(h / (hq / hkv), j)[c];
+    }
+    for (double& x : out) x = sum > 0 ? x / sum : 0;
+    return out;
+  }
+
+ private:
+  PackedView pack() {
+    PackedView view{nullptr, PackFormat::lane16_f32, hkv, d, n};
+    const std::size_t bytes = view.block_bytes() * static_cast<std::size_t>(tiles_of(n) * hkv);
+    view.data = packed_.grow(bytes + 64);
+    std::memset(packed_.data(), 0, bytes);
+    op::Pack::Args a;
+    a.role = op::Pack::Role::key;
+    a.dtype = Dtype::f32;
+    a.raw = k.data();
+    a.head = n * d;
+    a.cell = d;
+    a.n = n;
+    a.format = view.format;
+    a.heads = hkv;
+    a.dim = d;
+    a.packed = packed_.data();
+    op::pack_ref(a);
+    return view;
+  }
+  Buffer packed_;
+};
+
+// Sets parameters by name, as a spec does, without the range checks.
+class SetParam final : public ParamVisitor {
+ public:
+  SetParam(std::string_view name, double value) : name_(name), value_(value) {}
+  void operator()(std::int64_t& x, std::string_view name, std::int64_t, std::int64_t, std::string_view) override {
+    if (name == name_) x = static_cast<std::int64_t>(value_), found = true;
+  }
+  void operator()(double& x, std::string_view name, double, double, std::string_view, bool) override {
+    if (name == name_) x = value_, found = true;
+  }
+  void operator()(bool& x, std::string_view name, std::string_view) override {
+    if (name == name_) x = value_ != 0, found = true;
+  }
+  bool found = false;
+
+ private:
+  std::string_view name_;
+  double value_;
+};
+
+// A method with some parameters set; nullptr if one of the names is unknown.
+inline std::unique_ptr<Method> make(const MethodEntry& entry,
+                                    std::initializer_list<std::pair<const char*, double>> values = {}) {
+  auto m = entry.make();
+  for (const auto& [name, value] : values) {
+    SetParam set(name, value);
+    m->params(set);
+    if (!set.found) return nullptr;
+  }
+  return m;
+}
+
+// Whether a plan keeps (head, row, key): the pattern's own ground truth.
+inline bool keeps(const Plan& p, const Grid& g, std::int32_t h, std::int32_t i, std::int64_t j) {
+  if (!p.routes.empty() && p.routes[static_cast<std::size_t>(h)] == Route::full) return true;
+  return std::visit([&](const auto& pattern) { return pattern.keeps(g, h, i, j); }, p.pattern);
+}
+
+inline bool is_dense(const Plan& p) { return std::holds_alternative<Dense>(p.pattern); }
+
+}  // namespace lacuna::test
