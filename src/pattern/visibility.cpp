@@ -23,7 +23,7 @@ Visibility Visibility::from_mask(const Mask& mask, std::int32_t n_rows, std::int
   std::uint16_t any_bias = 0;
   for (std::int32_t i = 0; i < n_rows; ++i) {
     const std::uint16_t* row = mask.data + i * mask.row_stride;
-    std::uint32_t* words = &v.words_[static_cast<std::size_t>(i * v.n_tiles_)];
+    std::uint32_t* words = v.words_.data() + i * v.n_tiles_;
     std::int64_t count = 0;
     for (std::int64_t t = 0; t < v.n_tiles_; ++t) {
       const std::int64_t begin = t * kTileKeys, n = std::min<std::int64_t>(kTileKeys, n_cells - begin);
