@@ -21,6 +21,8 @@ constexpr Card kCard{
     .summary = "Attention sinks and a sliding window, for every head and layer.",
     .notes = "Use A of the paper: a mask over true positions; nothing is evicted. Preset auto keeps a "
              "window of a quarter of the keys, at least 1020; preset paper the published 4 + 1020.",
+    .keep_all = "streamingllm:window=1073741824",
+    .small = "streamingllm:sink=4:window=50",
     .exemptions = kExemptions,
 };
 
