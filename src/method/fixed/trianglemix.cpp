@@ -30,6 +30,8 @@ constexpr Card kCard{
         "that finds it per model is not here. Preset auto: a window of 1/16 of the prompt, 64..3968, and 128 "
         "last rows, at most 1/8 of the prompt; preset paper the published 8 + 512 and 128 last rows.",
     .reads_prompt_end = true,
+    .keep_all = "trianglemix:window=1073741824",
+    .small = "trianglemix:sink=4:window=50:last_rows=8:layer_start=0",
     .exemptions = kExemptions,
 };
 

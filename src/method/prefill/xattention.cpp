@@ -35,6 +35,9 @@ constexpr Card kCard{
         "Soft-caps and additive biases of the model do not enter the estimate. Decode is dense. The optional "
         "threshold per head needs a profile file and is not here yet. Preset paper has the published stride 8, "
         "mass 0.9, block 128.",
+    .keep_all = "xattention:mass=1",
+    .small = "xattention:block=64:mass=0.5",
+    .granule = 64,
     .exemptions = kExemptions,
 };
 
