@@ -2,8 +2,7 @@
 // op attend for many rows. Task = (row block, query head); per step of up to four tiles:
 //   scores     tile by tile, all rows of the block while the K tile (8 KB at D = 128) is in L1
 //   softmax    row by row
-//   P V        32 channels at a time: the V slices of the step stay in L1 for all rows, the sums in
-//              registers over the whole step
+//   P V        64 channels x 4 rows at a time, the sums in registers over the whole step
 #include "kernel/cpu/avx512bf16/micro.h"
 #include "kernel/kernel.h"
 
@@ -82,7 +81,31 @@ struct Step {
   const uint32_t* words[kStepTiles];
 };
 
-void run_step(const Args& a, int head, int first, int rows, float scale, float unit, const Step& step, Scratch& x) {
+// Cuts a list into steps.
+class Steps {
+ public:
+  Steps(const Args& a, int head, int block) : runs_(a.runs) {
+    const int32_t* list = a.runs.list(head, block);
+    run_ = list[0];
+    end_ = list[1];
+    if (run_ < end_) tile_ = runs_.runs[run_].begin;
+  }
+  void next(Step& step) {
+    for (step.tiles = 0; step.tiles < kStepTiles && run_ < end_; ++step.tiles) {
+      const TileRun& run = runs_.runs[run_];
+      step.tile[step.tiles] = tile_;
+      step.words[step.tiles] = run.bits < 0 ? nullptr : runs_.words + static_cast<int64_t>(run.bits) * runs_.block_q;
+      if (++tile_ == run.end && ++run_ < end_) tile_ = runs_.runs[run_].begin;
+    }
+  }
+
+ private:
+  const TileRuns& runs_;
+  int32_t run_, end_, tile_ = 0;
+};
+
+void run_step(const Args& a, int head, int first, int rows, float scale, float unit, const Step& step, int32_t next_tile,
+              Scratch& x) {
   const int kv_head = head / (a.hq / a.hkv);
   const bool plain = raw_scores(a);
   const int groups = padded_rows(rows) / kRows;
@@ -90,8 +113,14 @@ void run_step(const Args& a, int head, int first, int rows, float scale, float u
   for (int t = 0; t < step.tiles; ++t) {
     const char* k = block_of(a.packed_k, step.tile[t], kv_head);
     v[t] = block_of(a.packed_v, step.tile[t], kv_head);
-    for (int g = 0; g < groups; ++g)
-      qk_tile<kRows>(x.q + g * x.pairs * kRows, k, x.pairs, x.s + g * kRows * kStep + t * kTileKeys);
+    // The first two groups fetch what comes next while they multiply: the next keys, these values.
+    const char* next_k = block_of(a.packed_k, t + 1 < step.tiles ? step.tile[t + 1] : next_tile, kv_head);
+    for (int g = 0; g < groups; ++g) {
+      const int32_t* q = x.q + g * x.pairs * kRows;
+      float* s = x.s + g * kRows * kStep + t * kTileKeys;
+      if (g < 2) qk_tile<kRows, true>(q, k, x.pairs, s, g ? v[t] : next_k);
+      else qk_tile<kRows>(q, k, x.pairs, s);
+    }
   }
   for (int r = 0; r < rows; ++r) {
     uint32_t visible[kStepTiles];
@@ -100,9 +129,13 @@ void run_step(const Args& a, int head, int first, int rows, float scale, float u
     if (!plain) finish_scores(a, head, first + r, scale, step.tile, step.tiles, s);
     softmax_step(s, visible, step.tiles, unit, x.dv, x.m[r], x.l + r * 16, x.acc + r * x.dv, x.p + r * kStep);
   }
-  for (int64_t d = 0; d < x.dv; d += 32)
-    for (int g = 0; g < groups; ++g)
-      pv_tiles<kRows, 2>(x.p + g * kRows * kStep, v, d * 64, step.tiles, x.acc + g * kRows * x.dv + d, x.dv);
+  int64_t d = 0;
+  for (; d + 64 <= x.dv; d += 64)
+    for (int r = 0; r < rows; r += 4)
+      pv_tiles<4, 4>(x.p + r * kStep, v, d * 64, step.tiles, x.acc + r * x.dv + d, x.dv);
+  if (d < x.dv)
+    for (int r = 0; r < rows; r += kRows)
+      pv_tiles<kRows, 2>(x.p + r * kStep, v, d * 64, step.tiles, x.acc + r * x.dv + d, x.dv);
 }
 
 const char* why_not(const Args& a, int) { return why_not_common(a); }
@@ -125,21 +158,13 @@ void run(const Args& a, int, int task, int, void* scratch, void*) {
   load_queries(a, head, first, rows, a.scale < 0, x);
   load_state(a, head, first, rows, unit, x);
 
-  Step step;
-  const int32_t* list = a.runs.list(head, block);
-  for (int32_t i = list[0]; i < list[1]; ++i) {
-    const TileRun& run = a.runs.runs[i];
-    const uint32_t* words = run.bits < 0 ? nullptr : a.runs.words + static_cast<int64_t>(run.bits) * a.runs.block_q;
-    for (int32_t t = run.begin; t < run.end; ++t) {
-      step.tile[step.tiles] = t;
-      step.words[step.tiles] = words;
-      if (++step.tiles == kStepTiles) {
-        run_step(a, head, first, rows, scale, unit, step, x);
-        step.tiles = 0;
-      }
-    }
+  Steps steps(a, head, block);
+  Step step[2];
+  steps.next(step[0]);
+  for (int i = 0; step[i].tiles > 0; i ^= 1) {
+    steps.next(step[i ^ 1]);
+    run_step(a, head, first, rows, scale, unit, step[i], step[i ^ 1].tiles > 0 ? step[i ^ 1].tile[0] : step[i].tile[0], x);
   }
-  if (step.tiles > 0) run_step(a, head, first, rows, scale, unit, step, x);
   for (int r = 0; r < rows; ++r)
     finish_row(a, head, first + r, x.m[r] * unit * kLn2, _mm512_reduce_add_ps(_mm512_loadu_ps(x.l + r * 16)),
                x.acc + r * x.dv);
