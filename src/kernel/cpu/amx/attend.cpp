@@ -258,12 +258,14 @@ class Task {
       if (weighed >= 0) prepare(u, x, slot(weighed), keys[weighed]);
       Weigher w(factor_);
       if (step < n) {
-        if (weighed >= 0) score<R, Depth, true>(x, keys[step], step, weighed, chunk, w);
-        else score<R, Depth, false>(x, keys[step], step, weighed, chunk, w);
+        if (weighed >= 0) score<R, Depth, true>(x, keys[step], slot(step), weighing(x, weighed, chunk), w);
+        else score<R, Depth, false>(x, keys[step], slot(step), {}, w);
       } else {
         store_pending<R>();
-        if (weighed >= 0)
-          for (int r = 0; r < R * kTileRows; ++r) weigh(x, r, weighed, chunk, w);
+        if (weighed >= 0) {
+          const Weighing all = weighing(x, weighed, chunk);
+          for (int r = 0; r < R * kTileRows; ++r) all.row(r, w);
+        }
       }
       if (weighed < 0) continue;
       if (__builtin_expect(w.too_high(), false)) {
@@ -285,23 +287,33 @@ class Task {
     store_pending<R>();
   }
 
-  [[gnu::always_inline]] void weigh(const Unit& x, int r, int step, int chunk, Weigher& w) const {
-    w.row(slot(step) + r * kTileKeys, x.top[r], weights_at(r, step - chunk), x.sum + (*x.turn * kUnitRows + r) * 16,
-          x.sum + ((*x.turn ^ 1) * kUnitRows + r) * 16);
+  // What weighing a step needs of each row; by value, since tile instructions may touch any memory.
+  struct Weighing {
+    const float *s, *top, *sum;
+    float* sum_after;
+    std::uint16_t* weights;
+    [[gnu::always_inline]] void row(int r, Weigher& w) const {
+      w.row(s + r * kTileKeys, top[r], weights + r / kTileRows * kChunkTiles * (kTileBytes / 2) + r % kTileRows * kTileKeys,
+            sum + r * 16, sum_after + r * 16);
+    }
+  };
+  Weighing weighing(const Unit& x, int step, int chunk) const {
+    return {slot(step), x.top, x.sum + *x.turn * kUnitRows * 16, x.sum + (*x.turn ^ 1) * kUnitRows * 16,
+            weights_at(0, step - chunk)};
   }
 
-  // Scores of tile `step` into its slot (when store_pending next runs), and the weights of an earlier one.
+  // Scores of a tile to s (when its C tiles are next needed), and the weights of an earlier one.
   template <int R, int Depth, bool kWeigh>
-  void score(const Unit& x, const Keys& keys, int step, int weighed, int chunk, Weigher& weigher) {
+  void score(const Unit& x, const Keys& keys, float* s, const Weighing weighing, Weigher& weigher) {
     constexpr int kRowsPerProduct = Depth ? 8 / Depth : 0;
     const long half = static_cast<long>(shape_.depth) * kTileBytes;
     const char *q = x.q, *k = keys.k;
-    Weigher w = weigher;  // in registers: the tile instructions may touch any memory
+    Weigher w = weigher;
     int r = 0;
-    const auto some_rows = [&]() __attribute__((always_inline)) {
+    const auto some_rows = [&] {
       if constexpr (kWeigh && Depth != 0) {
 #pragma GCC unroll 8
-        for (int i = 0; i < kRowsPerProduct; ++i) weigh(x, r + i, weighed, chunk, w);
+        for (int i = 0; i < kRowsPerProduct; ++i) weighing.row(r + i, w);
         r += kRowsPerProduct;
       }
     };
@@ -328,9 +340,8 @@ class Task {
       }
     }
     if constexpr (kWeigh && Depth == 0)
-      for (; r < R * kTileRows; ++r) weigh(x, r, weighed, chunk, w);
+      for (; r < R * kTileRows; ++r) weighing.row(r, w);
     weigher = w;
-    float* s = slot(step);
     pending_[0] = s;
     pending_[1] = s + 16;
     pending_[2] = s + kTileRows * kTileKeys;
