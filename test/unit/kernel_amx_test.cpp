@@ -103,6 +103,8 @@ class AmxAttendOn : public testing::TestWithParam<const char*> {
 TEST_P(AmxAttendOn, LongLists) {
   const auto& k = find(GetParam());
   EXPECT_TRUE(check_attend(k, {.hq = 8, .hkv = 2, .dk = 64, .dv = 64, .n_rows = 70, .n_cells = 2500}, Precision::fast));
+  // Stacked rows enough, and heads, for spans to be copied.
+  EXPECT_TRUE(check_attend(k, {.hq = 8, .hkv = 4, .dk = 48, .dv = 80, .n_rows = 200, .n_cells = 1100}, Precision::fast));
   EXPECT_TRUE(check_attend(k, {.hq = 9, .hkv = 3, .dk = 64, .dv = 64, .n_rows = 16, .n_cells = 1777,
                                .mask = MaskKind::random}, Precision::fast));
   EXPECT_TRUE(check_attend(k, {.hq = 6, .hkv = 2, .dk = 40, .dv = 72, .n_rows = 5, .n_cells = 3000,

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include <fmt/format.h>
@@ -115,7 +117,11 @@ bool check_strided(const kernel::Kernel<op::StridedScores>& k, const StridedSpec
 
 TEST(StridedScoresKernels, EqualTheReference) {
   for (const auto* k : kernel::strided_scores_list) {
-    if (!missing_features(detect_features(), k->needs).empty()) continue;
+    const std::string missing = missing_features(detect_features(), k->needs);
+    if (!missing.empty()) {
+      std::printf("not run: %s: %s\n", k->name, missing.c_str());
+      continue;
+    }
     int taken = 0;
     for (const int stride : {1, 2, 4, 8, 16}) {
       for (int d = 16; d <= 256; d += 24) taken += check_strided(*k, {.stride = stride, .dk = d, .n_rows = 33, .n_keys = 70});

@@ -20,12 +20,17 @@ const Kernel<op::StridedScores> strided_scores{
 
 }  // namespace ref
 
+namespace amx {
+extern const Kernel<op::StridedScores> strided_scores, strided_scores_emulated;
+}
 namespace avx512bf16 {
 extern const Kernel<op::StridedScores> strided_scores;
 }
 
 namespace {
 const Kernel<op::StridedScores>* const kStridedScores[] = {
+    &amx::strided_scores,
+    &amx::strided_scores_emulated,
     &avx512bf16::strided_scores,
     &ref::strided_scores,
 };

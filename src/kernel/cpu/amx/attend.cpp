@@ -2,12 +2,18 @@
 // op attend for many rows, on AMX: bf16 products, f32 scores, sums and outputs.
 //
 // A task is a row block of one or more query heads that share a KV head and a tile list; their rows
-// are stacked and cut into units of 32. The tiles of the list are taken in spans that fit the L2 cache;
-// every unit passes over a span in chunks of up to 256 keys, in three phases:
-//   score       S[32][keys]  = Q K^T          tile products
-//   weigh       P = 2^(S * factor - top)      AVX-512, bf16 weights in the order of A tiles
-//   accumulate  acc[32][Dv] += P V            tile products, acc kept in memory as C tiles
-// K and V are read where they lie: pair16_bf16 blocks are B tiles (kv/packed.h).
+// are stacked and cut into units of 32. The tiles of the list are taken in spans that fit the L2 cache,
+// and every unit passes over a span, one tile of 32 keys per step:
+//   score       S[32][32] = Q K^T                tile products
+//   weigh       P = 2^(S * factor - top)         AVX-512, bf16 weights in the order of A tiles
+// and once per chunk of up to 8 steps
+//   accumulate  acc[32][Dv] += P V               tile products, acc kept in memory as C tiles
+// The scores of a step are weighed two steps later, between the tile products of that step: the two
+// units work side by side, and no score is read before its store is long done. For the same reason C
+// tiles are not stored when they are finished but when their registers are needed again.
+//
+// K and V are pair16_bf16 blocks, which are B tiles (kv/packed.h). A row's result depends on nothing
+// but its own list of tiles: neither on the rows it is stacked with nor on where chunks end.
 #include "kernel/cpu/amx/tiles.h"
 #include "kernel/cpu/amx/weigh.h"
 #include "kernel/kernel.h"
@@ -19,11 +25,15 @@ namespace {
 using Args = op::Attend::Args;
 
 constexpr int kUnitRows = 2 * kTileRows;
-constexpr int kChunkTiles = 8;                       // tiles of 32 keys that are weighed together
-constexpr int kScoreRow = kChunkTiles * kTileKeys + 16;  // floats; not a power of two: rows in different cache sets
-constexpr int kSpanTiles = 32;                       // 512 KB of K and V at head_dim 128
-constexpr int kStackedRows = 256;                    // most rows per task where heads are stacked
-constexpr int kTasksPerWorker = 4;                   // tasks differ in length: leave something to balance with
+constexpr int kChunkTiles = 8;      // most steps between two accumulations
+constexpr int kSpanTiles = 16;      // 256 KB of K and V at head_dim 128
+constexpr int kStackedRows = 256;   // most rows per task where heads are stacked
+constexpr int kCopyRows = 128;      // a span is copied for this many rows or more,
+constexpr int kCopyHeads = 4;       // and a number of KV heads that this divides
+constexpr int kTasksPerWorker = 4;  // tasks differ in length: leave something to balance with
+constexpr int kScoreSlots = 3;      // being stored, waiting, being weighed
+constexpr int kScoreSlot = kUnitRows * kTileKeys + 32;  // floats; not 4 KB: same rows in different cache sets
+constexpr float kUnseen = -1e38f;   // top of a row that has seen nothing; finite, so that -inf - kUnseen is -inf
 constexpr float kNone = -__builtin_inff();
 
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
@@ -61,7 +71,7 @@ struct Shape {
 // One tile of keys for the rows of a task.
 struct Keys {
   const char* k;               // [half of 16 keys][depth] B tiles
-  const char* v;               // [channels] B tiles
+  const char* v;               // [channels / 2] pairs of B tiles, Task::v_step_ apart
   const std::uint32_t* words;  // of row 0 of the block; null: all rows see all keys
   std::int64_t first_cell;
 };
@@ -70,16 +80,19 @@ struct Keys {
 struct Unit {
   char* q;     // [2][depth] A tiles
   float* acc;  // [2][channels] C tiles
-  float* top;  // [32] what weights are relative to, in base 2; -inf: nothing seen yet
-  float* sum;  // [32][16] sum of weights, in parts
+  float* top;  // [32] what weights are relative to, in base 2
+  float* sum;  // [2][32][16] sum of weights in parts, before and after a step by turns
+  int* turn;   // which of the two holds before the next step
+  int live;    // rows in use
 };
 
-constexpr std::size_t kScoreBytes = sizeof(float) * kUnitRows * kScoreRow;
+constexpr std::size_t kScoreBytes = sizeof(float) * kScoreSlots * kScoreSlot;
 constexpr std::size_t kWeightBytes = std::size_t{2} * kChunkTiles * kTileBytes;
 
 std::size_t unit_bytes(const Shape& s) {
-  return std::size_t{2} * (s.depth + s.channels) * kTileBytes + kUnitRows * sizeof(float) * (1 + 16);
+  return std::size_t{2} * (s.depth + s.channels) * kTileBytes + kUnitRows * sizeof(float) * (1 + 2 * 16) + 64;
 }
+std::size_t copy_bytes(const Shape& s) { return std::size_t{kSpanTiles} * (2 * s.depth + s.channels) * kTileBytes; }
 
 template <class Tiles>
 class Task {
@@ -94,7 +107,10 @@ class Task {
     stacked_ = rows_ * split.heads;
     scores_ = reinterpret_cast<float*>(scratch);
     weights_ = reinterpret_cast<std::uint16_t*>(scratch + kScoreBytes);
-    units_ = scratch + kScoreBytes + kWeightBytes;
+    discard_ = reinterpret_cast<float*>(scratch + kScoreBytes + kWeightBytes);
+    units_ = scratch + kScoreBytes + kWeightBytes + kTileBytes;
+    copy_ = stacked_ < kCopyRows || a.hkv % kCopyHeads ? nullptr : units_ + ceil_div(stacked_, kUnitRows) * unit_bytes(shape_);
+    v_step_ = (copy_ ? kSpanTiles : 1) * 2L * kTileBytes;
     adjusts_ = a.softcap > 0 || a.bias || !(a.scale > 0);
     factor_ = adjusts_ ? 1.0f : a.scale * kLog2e;
   }
@@ -111,13 +127,12 @@ class Task {
       for (std::int64_t tile = run.begin; tile < run.end; ++tile) {
         span[n++] = keys_of(tile, run.bits);
         if (n == kSpanTiles) {
-          for (int u = 0; u < n_units; ++u) pass(u, span, n);
+          pass_all(n_units, span, n);
           n = 0;
         }
       }
     }
-    if (n)
-      for (int u = 0; u < n_units; ++u) pass(u, span, n);
+    if (n) pass_all(n_units, span, n);
     for (int u = 0; u < n_units; ++u) end(u);
   }
 
@@ -126,7 +141,6 @@ class Task {
     int head, row;  // row of the call
   };
   Row stacked_row(int i) const { return {first_head_ + i / rows_, first_row_ + i % rows_}; }
-  int live_rows(int u) const { return stacked_ - u * kUnitRows < kUnitRows ? stacked_ - u * kUnitRows : kUnitRows; }
 
   Unit unit(int u) const {
     char* at = units_ + u * unit_bytes(shape_);
@@ -134,7 +148,9 @@ class Task {
     x.q = at;
     x.acc = reinterpret_cast<float*>(at + std::size_t{2} * shape_.depth * kTileBytes);
     x.sum = x.acc + std::size_t{2} * shape_.channels * (kTileBytes / sizeof(float));
-    x.top = x.sum + kUnitRows * 16;
+    x.top = x.sum + 2 * kUnitRows * 16;
+    x.turn = reinterpret_cast<int*>(x.top + kUnitRows);
+    x.live = stacked_ - u * kUnitRows < kUnitRows ? stacked_ - u * kUnitRows : kUnitRows;
     return x;
   }
   // Sixteen channels of a row of acc.
@@ -153,20 +169,20 @@ class Task {
   // Queries to bf16 A tiles (rows and channels past the end are zeros), and the state to start from.
   void begin(int u) {
     const Unit x = unit(u);
-    const int live = live_rows(u);
+    *x.turn = 0;
     for (int r = 0; r < kUnitRows; ++r) {
-      const Row at = stacked_row(r < live ? u * kUnitRows + r : u * kUnitRows);
+      const Row at = stacked_row(r < x.live ? u * kUnitRows + r : u * kUnitRows);
       const float* q = a_.q + at.head * a_.q_head + at.row * a_.q_row;
       for (int d = 0; d < shape_.depth; ++d) {
-        const int left = r < live ? a_.dk - d * kTileDepth : 0;
+        const int left = r < x.live ? a_.dk - d * kTileDepth : 0;
         const __m512 low = _mm512_maskz_loadu_ps(first_lanes(left), q + d * kTileDepth);
         const __m512 high = _mm512_maskz_loadu_ps(first_lanes(left - 16), q + d * kTileDepth + 16);
         _mm512_store_si512(x.q + (r / kTileRows * shape_.depth + d) * kTileBytes + r % kTileRows * 64,
                            reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
       }
       const std::int64_t state = static_cast<std::int64_t>(at.head) * a_.n_rows + at.row;
-      const bool resumes = a_.resume.m && r < live;
-      x.top[r] = resumes ? a_.resume.m[state] * kLog2e : kNone;
+      const bool resumes = a_.resume.m && r < x.live;
+      x.top[r] = r >= x.live ? 0.0f : resumes && a_.resume.m[state] > kNone ? a_.resume.m[state] * kLog2e : kUnseen;
       _mm512_store_ps(x.sum + r * 16, _mm512_maskz_mov_ps(1, _mm512_set1_ps(resumes ? a_.resume.l[state] : 0.0f)));
       for (int c = 0; c < shape_.channels; ++c) {
         const int left = resumes ? a_.dv - c * 16 : 0;
@@ -176,23 +192,46 @@ class Task {
     }
   }
 
-  // A unit over the tiles of a span, less those none of its rows sees (beyond the diagonal, say).
-  void pass(int u, const Keys* span, int n) {
-    Keys chunk[kChunkTiles];
-    int m = 0;
-    for (int i = 0; i < n; ++i) {
-      if (span[i].words && !seen(u, span[i].words)) continue;
-      chunk[m++] = span[i];
-      if (m == kChunkTiles) {
-        visit(u, chunk, m);
-        m = 0;
+  // In place, the other heads lie between the tiles of a span. Where that makes large powers of two,
+  // the tiles share few cache sets, and enough rows pay for a copy (32/8/128: +10 %); elsewhere it only
+  // costs (9/3/64: -13 %). V is copied in the order in which accumulate() reads it.
+  void pass_all(int n_units, Keys* span, int n) {
+    if (copy_) {
+      const std::size_t k_bytes = std::size_t{2} * shape_.depth * kTileBytes;
+      char *k = copy_, *v = copy_ + kSpanTiles * k_bytes;
+      for (int i = 0; i < n; ++i) {
+        copy(k + i * k_bytes, span[i].k, k_bytes);
+        for (int c = 0; c < shape_.channels / 2; ++c)
+          copy(v + c * v_step_ + i * 2 * kTileBytes, span[i].v + c * 2 * kTileBytes, 2 * kTileBytes);
+        span[i].k = k + i * k_bytes;
+        span[i].v = v + i * 2 * kTileBytes;
       }
     }
-    if (m) visit(u, chunk, m);
+    for (int u = 0; u < n_units; ++u) pass(u, span, n);
+  }
+  static void copy(char* to, const char* from, std::size_t bytes) {
+    for (std::size_t i = 0; i < bytes; i += 64) _mm512_store_si512(to + i, _mm512_loadu_si512(from + i));
   }
 
-  bool seen(int u, const std::uint32_t* words) const {
-    const int live = live_rows(u);
+  // A unit over the tiles of a span, less those none of its rows sees (beyond the diagonal, say).
+  void pass(int u, const Keys* span, int n) {
+    const Unit x = unit(u);
+    Keys seen_by[kSpanTiles];
+    int m = 0;
+    for (int i = 0; i < n; ++i)
+      if (!span[i].words || seen(u, x.live, span[i].words)) seen_by[m++] = span[i];
+    if (!m) return;
+    if (x.live <= kTileRows) return sweep<1, 0>(u, x, seen_by, m);
+    switch (shape_.depth) {
+      case 1: return sweep<2, 1>(u, x, seen_by, m);
+      case 2: return sweep<2, 2>(u, x, seen_by, m);
+      case 4: return sweep<2, 4>(u, x, seen_by, m);
+      case 8: return sweep<2, 8>(u, x, seen_by, m);
+      default: return sweep<2, 0>(u, x, seen_by, m);
+    }
+  }
+
+  bool seen(int u, int live, const std::uint32_t* words) const {
     std::uint32_t any = 0;
     int row = u * kUnitRows % rows_;
     for (int r = 0; r < live; ++r) {
@@ -202,106 +241,187 @@ class Task {
     return any != 0;
   }
 
-  void visit(int u, const Keys* chunk, int n) {
-    const Unit x = unit(u);
-    const bool two = live_rows(u) > kTileRows;
-    two ? score<2>(x, chunk, n) : score<1>(x, chunk, n);
-    bool partial = false;
-    for (int i = 0; i < n; ++i) partial = partial || chunk[i].words;
-    for (int r = 0; r < live_rows(u); ++r) {
-      float* s = scores_ + r * kScoreRow;
-      if (adjusts_) adjust(stacked_row(u * kUnitRows + r), s, chunk, n);
-      if (partial) hide((u * kUnitRows + r) % rows_, s, chunk, n);
-      weigh_row(x, r, s, n);
-    }
-    two ? accumulate<2>(x, chunk, n) : accumulate<1>(x, chunk, n);
+  float* slot(int step) const { return scores_ + step % kScoreSlots * kScoreSlot; }
+  // Where the weights of a row go: [row / 16][tile of the chunk][row % 16][32].
+  std::uint16_t* weights_at(int r, int tile) const {
+    return weights_ + (r / kTileRows * kChunkTiles + tile) * (kTileBytes / 2) + r % kTileRows * kTileKeys;
   }
 
-  // scores_[r][32 i + j] = q_r . k of key j of tile i. R: 16-row tiles in use.
-  template <int R>
-  void score(const Unit& x, const Keys* chunk, int n) {
-    const long half = static_cast<long>(shape_.depth) * kTileBytes;
-    for (int i = 0; i < n; ++i) {
-      tiles_.template zero<0>();
-      tiles_.template zero<1>();
-      if constexpr (R == 2) {
-        tiles_.template zero<2>();
-        tiles_.template zero<3>();
-      }
-      const char *q = x.q, *k = chunk[i].k;
-      for (int d = 0; d < shape_.depth; ++d, q += kTileBytes, k += kTileBytes) {
-        tiles_.template load<4>(q, 64);
-        tiles_.template load<6>(k, 64);
-        tiles_.template multiply_add<0, 4, 6>();
-        tiles_.template load<7>(k + half, 64);
-        tiles_.template multiply_add<1, 4, 7>();
-        if constexpr (R == 2) {
-          tiles_.template load<5>(q + half, 64);
-          tiles_.template multiply_add<2, 5, 6>();
-          tiles_.template multiply_add<3, 5, 7>();
+  // All steps of a unit over n tiles. R: 16-row tiles in use. Depth: shape_.depth, or 0 for one that
+  // does not divide the rows evenly; weighing then follows the products instead of mixing with them.
+  template <int R, int Depth>
+  void sweep(int u, const Unit& x, const Keys* keys, int n) {
+    for (float*& p : pending_) p = discard_;
+    pending_stride_ = 0;
+    int chunk = 0;  // first tile not yet accumulated
+    for (int step = 0; step < n + 2; ++step) {
+      const int weighed = step - 2;
+      if (weighed >= 0) prepare(u, x, slot(weighed), keys[weighed]);
+      Weigher w(factor_);
+      if (step < n) {
+        if (weighed >= 0) score<R, Depth, true>(x, keys[step], slot(step), weighing(x, weighed, chunk), w);
+        else score<R, Depth, false>(x, keys[step], slot(step), {}, w);
+      } else {
+        store_pending<R>();
+        if (weighed >= 0) {
+          const Weighing all = weighing(x, weighed, chunk);
+          for (int r = 0; r < R * kTileRows; ++r) all.row(r, w);
         }
       }
-      float* s = scores_ + i * kTileKeys;
-      tiles_.template store<0>(s, kScoreRow * sizeof(float));
-      tiles_.template store<1>(s + 16, kScoreRow * sizeof(float));
-      if constexpr (R == 2) {
-        tiles_.template store<2>(s + kTileRows * kScoreRow, kScoreRow * sizeof(float));
-        tiles_.template store<3>(s + kTileRows * kScoreRow + 16, kScoreRow * sizeof(float));
+      if (weighed < 0) continue;
+      if (__builtin_expect(w.too_high(), false)) {
+        if (weighed > chunk) accumulate<R>(x, keys + chunk, weighed - chunk);
+        store_pending<R>();
+        raise_tops(x, weighed, weighed - chunk);
+        if (weighed > chunk) {  // the new weights stand where the old chunk left them: start there
+          for (int r = 0; r < R * kTileRows; ++r)
+            _mm512_store_si512(weights_at(r, 0), _mm512_load_si512(weights_at(r, weighed - chunk)));
+          chunk = weighed;
+        }
       }
+      *x.turn ^= 1;
+      if (weighed + 1 - chunk == kChunkTiles || weighed == n - 1) {
+        accumulate<R>(x, keys + chunk, weighed + 1 - chunk);
+        chunk = weighed + 1;
+      }
+    }
+    store_pending<R>();
+  }
+
+  // What weighing a step needs of each row; by value, since tile instructions may touch any memory.
+  struct Weighing {
+    const float *s, *top, *sum;
+    float* sum_after;
+    std::uint16_t* weights;
+    [[gnu::always_inline]] void row(int r, Weigher& w) const {
+      w.row(s + r * kTileKeys, top[r], weights + r / kTileRows * kChunkTiles * (kTileBytes / 2) + r % kTileRows * kTileKeys,
+            sum + r * 16, sum_after + r * 16);
+    }
+  };
+  Weighing weighing(const Unit& x, int step, int chunk) const {
+    return {slot(step), x.top, x.sum + *x.turn * kUnitRows * 16, x.sum + (*x.turn ^ 1) * kUnitRows * 16,
+            weights_at(0, step - chunk)};
+  }
+
+  // Scores of a tile to s (when its C tiles are next needed), and the weights of an earlier one.
+  template <int R, int Depth, bool kWeigh>
+  void score(const Unit& x, const Keys& keys, float* s, const Weighing weighing, Weigher& weigher) {
+    constexpr int kRowsPerProduct = Depth ? 8 / Depth : 0;
+    const long half = static_cast<long>(shape_.depth) * kTileBytes;
+    const char *q = x.q, *k = keys.k;
+    Weigher w = weigher;
+    int r = 0;
+    const auto some_rows = [&] {
+      if constexpr (kWeigh && Depth != 0) {
+#pragma GCC unroll 8
+        for (int i = 0; i < kRowsPerProduct; ++i) weighing.row(r + i, w);
+        r += kRowsPerProduct;
+      }
+    };
+    const int depth = Depth ? Depth : shape_.depth;
+#pragma GCC unroll 8
+    for (int d = 0; d < depth; ++d, q += kTileBytes, k += kTileBytes) {
+      if (d == 0) restart<0>();
+      tiles_.template load<4>(q, 64);
+      tiles_.template load<6>(k, 64);
+      tiles_.template multiply_add<0, 4, 6>();
+      some_rows();
+      if (d == 0) restart<1>();
+      tiles_.template load<7>(k + half, 64);
+      tiles_.template multiply_add<1, 4, 7>();
+      some_rows();
+      if constexpr (R == 2) {
+        if (d == 0) restart<2>();
+        tiles_.template load<5>(q + half, 64);
+        tiles_.template multiply_add<2, 5, 6>();
+        some_rows();
+        if (d == 0) restart<3>();
+        tiles_.template multiply_add<3, 5, 7>();
+        some_rows();
+      }
+    }
+    if constexpr (kWeigh && Depth == 0)
+      for (; r < R * kTileRows; ++r) weighing.row(r, w);
+    weigher = w;
+    pending_[0] = s;
+    pending_[1] = s + 16;
+    pending_[2] = s + kTileRows * kTileKeys;
+    pending_[3] = s + kTileRows * kTileKeys + 16;
+    pending_stride_ = kTileKeys * sizeof(float);
+  }
+
+  template <int T>
+  [[gnu::always_inline]] void restart() {
+    tiles_.template store<T>(pending_[T], pending_stride_);
+    tiles_.template zero<T>();
+  }
+  template <int T>
+  [[gnu::always_inline]] void reload(const float* c) {
+    tiles_.template store<T>(pending_[T], pending_stride_);
+    tiles_.template load<T>(c, 64);
+  }
+  template <int R>
+  void store_pending() {
+    tiles_.template store<0>(pending_[0], pending_stride_);
+    tiles_.template store<1>(pending_[1], pending_stride_);
+    if constexpr (R == 2) {
+      tiles_.template store<2>(pending_[2], pending_stride_);
+      tiles_.template store<3>(pending_[3], pending_stride_);
+    }
+    for (float*& p : pending_) p = discard_;
+    pending_stride_ = 0;
+  }
+
+  // What must happen to scores before they are weighed.
+  void prepare(int u, const Unit& x, float* s, const Keys& keys) const {
+    if (adjusts_)
+      for (int r = 0; r < x.live; ++r) adjust(stacked_row(u * kUnitRows + r), s + r * kTileKeys, keys);
+    if (!keys.words) return;
+    const __m512 none = _mm512_set1_ps(kNone);
+    int row = u * kUnitRows % rows_;
+    for (int r = 0; r < x.live; ++r, s += kTileKeys) {
+      const std::uint32_t hidden = ~keys.words[row];
+      _mm512_mask_store_ps(s, static_cast<__mmask16>(hidden), none);
+      _mm512_mask_store_ps(s + 16, static_cast<__mmask16>(hidden >> 16), none);
+      if (++row == rows_) row = 0;
     }
   }
 
   // Scores to base-2 logits where more than a positive factor lies between them.
-  void adjust(const Row& at, float* s, const Keys* chunk, int n) const {
+  void adjust(const Row& at, float* s, const Keys& keys) const {
     const __m512 scale = _mm512_set1_ps(a_.softcap > 0 ? a_.scale / a_.softcap : a_.scale);
     const __m512 cap = _mm512_set1_ps(a_.softcap);
     const __m512 slope = _mm512_set1_ps(a_.slope ? a_.slope[at.head] : 1.0f);
-    for (int i = 0; i < 2 * n; ++i) {
-      const std::int64_t cell = chunk[i / 2].first_cell + i % 2 * 16;
-      __m512 y = _mm512_mul_ps(_mm512_loadu_ps(s + i * 16), scale);
+    for (int half = 0; half < 2; ++half, s += 16) {
+      const std::int64_t cell = keys.first_cell + half * 16, left = a_.n_cells - cell;
+      __m512 y = _mm512_mul_ps(_mm512_load_ps(s), scale);
       if (a_.softcap > 0) y = _mm512_mul_ps(tanh16(y), cap);
       if (a_.bias) {
-        const std::int64_t left = a_.n_cells - cell;
         const __m256i b = _mm256_maskz_loadu_epi16(first_lanes(left < 16 ? static_cast<int>(left) : 16),
                                                    a_.bias + at.row * a_.bias_row + cell);
         y = _mm512_fmadd_ps(slope, _mm512_cvtph_ps(b), y);
       }
-      _mm512_storeu_ps(s + i * 16, _mm512_mul_ps(y, _mm512_set1_ps(kLog2e)));
+      _mm512_store_ps(s, _mm512_mul_ps(y, _mm512_set1_ps(kLog2e)));
     }
   }
 
-  static void hide(int row_in_block, float* s, const Keys* chunk, int n) {
-    const __m512 none = _mm512_set1_ps(kNone);
-    for (int i = 0; i < n; ++i) {
-      if (!chunk[i].words) continue;
-      const std::uint32_t hidden = ~chunk[i].words[row_in_block];
-      _mm512_mask_storeu_ps(s + i * 32, static_cast<__mmask16>(hidden), none);
-      _mm512_mask_storeu_ps(s + i * 32 + 16, static_cast<__mmask16>(hidden >> 16), none);
-    }
-  }
-
-  // Weights of row r in A tile order: [row / 16][tile][row % 16][32].
-  void weigh_row(const Unit& x, int r, const float* s, int n) {
-    constexpr long kWeightTile = kTileBytes / sizeof(std::uint16_t);
-    std::uint16_t* p = weights_ + r / kTileRows * kChunkTiles * kWeightTile + r % kTileRows * 32;
-    __m512 sum = _mm512_load_ps(x.sum + r * 16);
-    __m512 after = sum;
-    if (x.top[r] == kNone || weigh(s, n, factor_, x.top[r], p, kWeightTile, &after)) {
-      raise_top(x, r, __builtin_ceilf(largest(s, n, factor_)), &sum);
-      after = sum;
-      weigh(s, n, factor_, x.top[r] == kNone ? 0.0f : x.top[r], p, kWeightTile, &after);
-    }
-    _mm512_store_ps(x.sum + r * 16, after);
-  }
-
-  void raise_top(const Unit& x, int r, float top, __m512* sum) const {
-    if (!(top > x.top[r])) return;
-    const __m512 shrink = exp2_fine(_mm512_set1_ps(x.top[r] - top));
-    x.top[r] = top;
-    *sum = _mm512_mul_ps(*sum, shrink);
-    for (int c = 0; c < shape_.channels; ++c) {
-      float* acc = acc_at(x, r, c);
-      _mm512_store_ps(acc, _mm512_mul_ps(_mm512_load_ps(acc), shrink));
+  // For rows with a logit more than kLag above their top: a new top, and the step's weights again.
+  [[gnu::noinline]] void raise_tops(const Unit& x, int step, int tile) const {
+    float* sums = x.sum + *x.turn * kUnitRows * 16;
+    for (int r = 0; r < x.live; ++r) {
+      const float* s = slot(step) + r * kTileKeys;
+      const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_load_ps(s), _mm512_load_ps(s + 16)));
+      if (!(__builtin_fmaf(largest, factor_, -x.top[r]) > kLag)) continue;
+      const float top = __builtin_ceilf(largest * factor_);
+      const __m512 shrink = exp2_fine(_mm512_set1_ps(x.top[r] - top));
+      x.top[r] = top;
+      _mm512_store_ps(sums + r * 16, _mm512_mul_ps(_mm512_load_ps(sums + r * 16), shrink));
+      for (int c = 0; c < shape_.channels; ++c) {
+        float* acc = acc_at(x, r, c);
+        _mm512_store_ps(acc, _mm512_mul_ps(_mm512_load_ps(acc), shrink));
+      }
+      Weigher w(factor_);
+      w.row(s, top, weights_at(r, tile), sums + r * 16, x.sum + ((*x.turn ^ 1) * kUnitRows + r) * 16);
     }
   }
 
@@ -311,14 +431,14 @@ class Task {
     const char* p = reinterpret_cast<const char*>(weights_);
     for (int c = 0; c < shape_.channels; c += 2) {
       float *low = x.acc + c * 256, *high = low + shape_.channels * 256;
-      tiles_.template load<0>(low, 64);
-      tiles_.template load<1>(low + 256, 64);
+      reload<0>(low);
+      reload<1>(low + 256);
       if constexpr (R == 2) {
-        tiles_.template load<2>(high, 64);
-        tiles_.template load<3>(high + 256, 64);
+        reload<2>(high);
+        reload<3>(high + 256);
       }
       for (int i = 0; i < n; ++i) {
-        const char* v = chunk[i].v + c * kTileBytes;
+        const char* v = chunk[i].v + c / 2 * v_step_;
         tiles_.template load<4>(p + i * kTileBytes, 64);
         tiles_.template load<6>(v, 64);
         tiles_.template multiply_add<0, 4, 6>();
@@ -330,24 +450,23 @@ class Task {
           tiles_.template multiply_add<3, 5, 7>();
         }
       }
-      tiles_.template store<0>(low, 64);
-      tiles_.template store<1>(low + 256, 64);
-      if constexpr (R == 2) {
-        tiles_.template store<2>(high, 64);
-        tiles_.template store<3>(high + 256, 64);
-      }
+      pending_[0] = low;
+      pending_[1] = low + 256;
+      pending_[2] = high;
+      pending_[3] = high + 256;
+      pending_stride_ = 64;
     }
   }
 
   // State out, or output and lse.
   void end(int u) {
     const Unit x = unit(u);
-    for (int r = 0; r < live_rows(u); ++r) {
+    for (int r = 0; r < x.live; ++r) {
       const Row at = stacked_row(u * kUnitRows + r);
       const std::int64_t state = static_cast<std::int64_t>(at.head) * a_.n_rows + at.row;
-      float top = x.top[r], sum = _mm512_reduce_add_ps(_mm512_load_ps(x.sum + r * 16));
+      float top = x.top[r], sum = _mm512_reduce_add_ps(_mm512_load_ps(x.sum + (*x.turn * kUnitRows + r) * 16));
       if (a_.resume.m) {
-        a_.resume.m[state] = top * kLn2;
+        a_.resume.m[state] = top == kUnseen ? kNone : top * kLn2;
         a_.resume.l[state] = sum;
         put(x, r, 1.0f, a_.resume.acc + state * a_.dv);
         if (!a_.normalise) continue;
@@ -373,11 +492,16 @@ class Task {
   const Args& a_;
   const Shape shape_;
   int block_, first_head_, kv_head_, first_row_, rows_, stacked_;
-  float* scores_;           // [32][kScoreRow]
+  float* scores_;           // [kScoreSlots] of [32 rows][32 keys]
   std::uint16_t* weights_;  // [2][kChunkTiles] A tiles
+  float* discard_;          // where C tiles go that nobody waits for
   char* units_;
+  char* copy_;    // of a span's K and V, or null
+  long v_step_;   // bytes
   bool adjusts_;  // scores pass through adjust()
   float factor_;  // from what adjust() leaves to base-2 logits
+  float* pending_[4];     // where C tiles 0..3 must be stored before they are used again
+  long pending_stride_;   // bytes
   Tiles tiles_;
 };
 
@@ -395,7 +519,8 @@ int tasks(const Args& a, int, int workers) {
 std::size_t scratch_bytes(const Args& a) {
   // Fewer heads per task never need more rows, so the largest split bounds them all.
   const Split s = split_of(a, 0);
-  return kScoreBytes + kWeightBytes + ceil_div(s.heads * s.rows, kUnitRows) * unit_bytes(Shape(a));
+  return kScoreBytes + kWeightBytes + kTileBytes + copy_bytes(Shape(a)) +
+         ceil_div(s.heads * s.rows, kUnitRows) * unit_bytes(Shape(a));
 }
 
 template <class Tiles>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna: pod
-// From scores to softmax weights, one row at a time, in base 2: weight = 2^(score * factor - top).
+// From scores to softmax weights, in base 2: weight = 2^(score * factor - top).
 //
-// `top` need not be the largest logit of the row so far: it may lag behind it by kLag, and is a whole
+// A row's `top` need not be the largest logit of the row so far: it may lag behind it by kLag, and is a whole
 // number, so that moving it multiplies by an exact power of two and happens rarely.
 #pragma once
 
@@ -49,30 +49,25 @@ constexpr float kLag = 8.0f;  // weights stay below 2^8: bf16 and f32 have room 
   return _mm512_cvtss_f32(exp2_fine(_mm512_set1_ps(x)));
 }
 
-// Writes the weights of n x 32 scores as bf16, weight j of tile i at p[i * p_tile + j], and adds them
-// up in 16 parts. True if a logit stands more than kLag above top: the weights are then too large to
-// keep, and the caller does the row again with a higher top.
-[[gnu::always_inline]] static inline bool weigh(const float* s, int n, float factor, float top, std::uint16_t* p,
-                                                long p_tile, __m512* sum) {
-  const __m512 f = _mm512_set1_ps(factor), t = _mm512_set1_ps(top);
-  __m512 highest = _mm512_setzero_ps(), total = *sum;
-  for (int i = 0; i < n; ++i) {
-    const __m512 x = _mm512_fmsub_ps(_mm512_loadu_ps(s + i * 32), f, t);
-    const __m512 y = _mm512_fmsub_ps(_mm512_loadu_ps(s + i * 32 + 16), f, t);
-    highest = _mm512_max_ps(highest, _mm512_max_ps(x, y));
-    const __m512 a = exp2_fast(x), b = exp2_fast(y);
-    total = _mm512_add_ps(total, _mm512_add_ps(a, b));
-    _mm512_store_si512(p + i * p_tile, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a)));
-  }
-  *sum = total;
-  return _mm512_cmp_ps_mask(highest, _mm512_set1_ps(kLag), _CMP_GT_OQ) != 0;
-}
+// Weights of 32 scores of a row at a time, and their sum in 16 parts.
+struct Weigher {
+  __m512 factor;
+  __m512 highest = _mm512_setzero_ps();  // the largest logit met, relative to its row's top
 
-// The largest of n x 32 scores, times factor. (A row with a NaN comes out as NaN whatever this says.)
-[[gnu::always_inline]] static inline float largest(const float* s, int n, float factor) {
-  __m512 m = _mm512_set1_ps(-__builtin_inff());
-  for (int i = 0; i < 2 * n; ++i) m = _mm512_max_ps(m, _mm512_loadu_ps(s + i * 16));
-  return _mm512_reduce_max_ps(m) * factor;
-}
+  [[gnu::always_inline]] explicit Weigher(float f) : factor(_mm512_set1_ps(f)) {}
+  [[gnu::always_inline]] void row(const float* s, float top, std::uint16_t* weights, const float* sum, float* sum_after) {
+    const __m512 t = _mm512_set1_ps(top);
+    const __m512 x = _mm512_fmsub_ps(_mm512_load_ps(s), factor, t);
+    const __m512 y = _mm512_fmsub_ps(_mm512_load_ps(s + 16), factor, t);
+    highest = _mm512_max_ps(_mm512_max_ps(x, y), highest);  // in this order a NaN never gets in
+    const __m512 a = exp2_fast(x), b = exp2_fast(y);
+    _mm512_store_ps(sum_after, _mm512_add_ps(_mm512_load_ps(sum), _mm512_add_ps(a, b)));
+    _mm512_store_si512(weights, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a)));
+  }
+  // A row's weights grew past 2^kLag: its top must be raised and the weights made again.
+  [[gnu::always_inline]] bool too_high() const {
+    return _mm512_cmp_ps_mask(highest, _mm512_set1_ps(kLag), _CMP_GT_OQ) != 0;
+  }
+};
 
 }  // namespace lacuna::kernel::amx
