@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
 namespace lacuna {
 namespace {
 
@@ -216,6 +218,19 @@ void lower_pattern(const Pattern& pattern, std::span<const Route> routes, const 
       append_list(visible, s.row_begin, s.row_end, h, KeptByWindow{std::get<Window>(pattern), s, out}, out);
     }
   }
+}
+
+Status check_plan(const Plan& plan, const Grid& grid) {
+  if (!plan.routes.empty() && plan.routes.size() != static_cast<std::size_t>(grid.heads))
+    return bad_argument(fmt::format("plan: {} routes, need none or one for each of {} query heads", plan.routes.size(),
+                                    grid.heads));
+  const auto* map = std::get_if<BlockMap>(&plan.pattern);
+  if (!map) return {};
+  LACUNA_CHECK(map->check());
+  if ((map->heads != 1 && map->heads != grid.heads) || map->n_rows != grid.n_rows || map->n_keys != grid.n_keys)
+    return bad_argument(fmt::format("plan: a block map of {} heads x {} rows x {} keys, need {} (or 1) x {} x {}",
+                                    map->heads, map->n_rows, map->n_keys, grid.heads, grid.n_rows, grid.n_keys));
+  return {};
 }
 
 std::int32_t block_q_of(const Pattern& pattern, std::int32_t preferred) {

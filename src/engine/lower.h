@@ -41,6 +41,9 @@ void lower_dense(const Visibility& visible, std::int32_t row_begin, std::int32_t
 void lower_pattern(const Pattern& pattern, std::span<const Route> routes, const Visibility& visible,
                    const Segment& segment, std::int32_t q_heads, std::int32_t block_q, LoweredRuns& out);
 
+// What lower_pattern and the kernels would trust: index lists, and sizes that fit the grid.
+Status check_plan(const Plan& plan, const Grid& grid);
+
 // The block_q with which a pattern is lowered, given the kernel's preferred one.
 std::int32_t block_q_of(const Pattern& pattern, std::int32_t preferred);
 

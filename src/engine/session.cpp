@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <new>
+#include <stdexcept>
 
 #include <fmt/format.h>
 
@@ -24,6 +25,9 @@ Result<std::unique_ptr<Session>> Session::open(const Options& options) {
   Impl& s = *session->impl_;
   auto method = make_method(options.method);
   if (!method.ok()) return method.error();
+  constexpr int kMostThreads = 1024;
+  if (options.threads < 0 || options.threads > kMostThreads)
+    return bad_argument(fmt::format("threads: got {}, need 0 (one per core) to {}", options.threads, kMostThreads));
   s.method = std::move(method.value());
   s.spec = canonical_spec(*s.method);
   s.options = options;
@@ -50,7 +54,10 @@ Result<std::unique_ptr<Session>> Session::open(const Options& options) {
   return session;
 }
 
-void Session::new_graph() { impl_->masks_used = 0; }
+void Session::new_graph() {
+  impl_->masks_used = 0;
+  impl_->graphs = true;
+}
 
 void Session::announce(int n_layers, std::int64_t prompt_tokens) {
   impl_->n_layers = std::max(n_layers, 0);
@@ -60,21 +67,45 @@ void Session::announce(int n_layers, std::int64_t prompt_tokens) {
 namespace {
 
 Status check_tensor(const char* name, const Tensor& t, bool need_f32) {
-  if (!t.data) return bad_argument(fmt::format("{}: no data", name));
+  if (!t.data && t.n[1] > 0 && t.n[2] > 0 && t.n[3] > 0) return bad_argument(fmt::format("{}: no data", name));
   if (t.n[0] != 1) return bad_argument(fmt::format("{}: batch {}, need 1 (batches are separate calls)", name, t.n[0]));
   if (t.stride[3] != 1)
     return bad_argument(fmt::format("{}: channel stride {}, need 1; copy it so that channels lie side by side", name, t.stride[3]));
   if (need_f32 && t.dtype != Dtype::f32) return bad_argument(fmt::format("{}: type {}, need f32", name, name_of(t.dtype)));
-  for (int i = 0; i < 4; ++i)
-    if (t.n[i] < 0 || t.n[i] > (std::int64_t{1} << 31) - 1)
-      return bad_argument(fmt::format("{}: size {} in dimension {}, need 0..2147483647", name, t.n[i], i));
+  // 2^30 leaves room for int32 row and cell numbers rounded up to a block.
+  constexpr std::int64_t kLargest = std::int64_t{1} << 30, kFarthest = std::int64_t{1} << 60;
+  std::int64_t last = 0;  // element number of the last element, from data
+  for (int i = 0; i < 4; ++i) {
+    if (t.n[i] < 0 || t.n[i] > kLargest)
+      return bad_argument(fmt::format("{}: size {} in dimension {}, need 0..{}", name, t.n[i], i, kLargest));
+    if (t.stride[i] < 0)
+      return bad_argument(fmt::format("{}: stride {} in dimension {}, need 0 or more: point data at the first row",
+                                      name, t.stride[i], i));
+    std::int64_t reach = 0;
+    if (__builtin_mul_overflow(t.stride[i], std::max<std::int64_t>(t.n[i] - 1, 0), &reach) || reach > kFarthest ||
+        (last += reach) > kFarthest)
+      return bad_argument(fmt::format("{}: stride {} in dimension {} of size {} reaches beyond any memory", name,
+                                      t.stride[i], i, t.n[i]));
+  }
+  return {};
+}
+
+// Rows that are written must not share elements: two workers would write them.
+Status check_apart(const Tensor& t) {
+  const std::int64_t heads = t.heads(), rows = t.tokens(), head = t.stride[1], row = t.stride[2];
+  const bool rows_inside = (rows < 2 || row >= t.dim()) && (heads < 2 || head >= (rows - 1) * row + t.dim());
+  const bool heads_inside = (heads < 2 || head >= t.dim()) && (rows < 2 || row >= (heads - 1) * head + t.dim());
+  if (t.n[3] > 0 && rows > 0 && !rows_inside && !heads_inside)
+    return bad_argument(fmt::format("out: head stride {} and row stride {} let rows of {} channels overlap: lay "
+                                    "them apart", head, row, t.dim()));
   return {};
 }
 
 Status check_call(const AttendCall& c) {
   LACUNA_CHECK(check_tensor("q", c.q, true));
   LACUNA_CHECK(check_tensor("out", c.out, true));
-  if (c.k.tokens() > 0) {
+  LACUNA_CHECK(check_apart(c.out));
+  if (c.k.tokens() != 0) {
     LACUNA_CHECK(check_tensor("k", c.k, false));
     LACUNA_CHECK(check_tensor("v", c.v, false));
   }
@@ -92,7 +123,12 @@ Status check_call(const AttendCall& c) {
   if (c.out.heads() != hq || c.out.tokens() != c.q.tokens() || c.out.dim() != c.v.dim())
     return bad_argument(fmt::format("out is [{}, {}, {}], need [{}, {}, {}]", c.out.heads(), c.out.tokens(), c.out.dim(),
                                     hq, c.q.tokens(), c.v.dim()));
-  if (c.softcap < 0 || std::isnan(c.softcap)) return bad_argument(fmt::format("softcap: got {}, need 0 (none) or more", c.softcap));
+  if (!(c.softcap >= 0) || std::isinf(c.softcap))
+    return bad_argument(fmt::format("softcap: got {}, need 0 (none) or more", c.softcap));
+  if (!std::isfinite(c.scale)) return bad_argument(fmt::format("scale: got {}, need a number; 0 = 1 / sqrt(Dk)", c.scale));
+  if (c.mask.data && c.mask.row_stride < c.k.tokens() && c.q.tokens() > 1 && c.mask.row_stride != 0)
+    return bad_argument(fmt::format("mask: row stride {}, need {} (cells) or more, or 0 for one row shared by all",
+                                    c.mask.row_stride, c.k.tokens()));
   return {};
 }
 
@@ -110,7 +146,7 @@ Session::Impl::MaskEntry& Session::Impl::mask_entry(const AttendCall& c) {
   e.key = c.mask.data;
   e.visible = Visibility::from_mask(c.mask, n_rows, n_cells);
   lower_dense(e.visible, 0, n_rows, kBlockQ, e.dense);
-  e.allowed_pairs = e.dense.attended_pairs * static_cast<double>(c.q.heads());
+  e.allowed_pairs = e.dense.attended_pairs;
   e.decode = true;
   for (const auto& s : e.visible.segments()) e.decode = e.decode && s.rows() == 1;
   return e;
@@ -203,6 +239,7 @@ PackedView Session::Impl::ordered_keys(const AttendCall& c, const Segment& s, co
 
 // A method sees keys up to a row's own only; where the model lets a row see more, nothing is left out.
 bool Session::Impl::causal(const Visibility& v, const Segment& s) {
+  if (s.key_of_row[0] < 0) return false;  // begins with rows that see nothing
   for (std::int32_t i = 0; i < s.rows(); ++i) {
     const std::int32_t own = s.key_of_row[static_cast<std::size_t>(i)];
     if (own != s.key_of_row[0] + i) return false;
@@ -267,7 +304,7 @@ Status Session::Impl::attend(const AttendCall& c) {
   LACUNA_CHECK(check_call(c));
   const std::int32_t n_rows = static_cast<std::int32_t>(c.q.tokens());
   if (n_rows == 0) return {};
-  if (!c.mask.data) masks_used = 0;  // nothing tells two maskless calls apart
+  if (!c.mask.data || !graphs) masks_used = 0;  // nobody tells us when a mask changes: read it anew
   MaskEntry& mask = mask_entry(c);
   op::Attend::Args args = base_args(c, mask);
   phase = &(mask.decode ? decode : prefill);
@@ -283,20 +320,21 @@ Status Session::Impl::attend(const AttendCall& c) {
       auto p = plan(c, mask, s, args);
       if (!p.ok()) return p.error();
       if (!p.value().why.empty()) note = p.value().why;
-      if (const auto* map = std::get_if<BlockMap>(&p.value().pattern)) LACUNA_CHECK(map->check());
+      LACUNA_CHECK(check_plan(p.value(), {args.hq, s.rows(), s.n_keys, 0}));
       sparse = sparse || !std::holds_alternative<Dense>(p.value().pattern);
       plans.push_back(std::move(p.value()));
     }
 
   PhaseReport& r = phase->report;
   ++r.calls;
-  r.allowed_pairs += mask.allowed_pairs;
+  const double allowed_pairs = mask.allowed_pairs * static_cast<double>(args.hq);
+  r.allowed_pairs += allowed_pairs;
   if (!sparse) {
     const Timed timed(*this, Verb::attend);
     args.runs = mask.dense.view();
     args.lse = c.lse;
     LACUNA_CHECK(execute(args));
-    r.attended_pairs += mask.allowed_pairs;
+    r.attended_pairs += allowed_pairs;
     r.kv_bytes += kv_bytes(args, mask.dense);
     if (options.audit != Audit::off) audit_lossless(mask, args);
     return {};
@@ -389,6 +427,9 @@ void Session::Impl::run_op(const char* name, const void* args) {
 Status Session::attend(const AttendCall& call) {
   try {
     return impl_->attend(call);
+  } catch (const std::length_error&) {  // what vectors throw for sizes beyond any memory
+    return Error{ErrorCode::out_of_memory, fmt::format("an attention call of {} rows x {} cells is too large",
+                                                       call.q.tokens(), call.k.tokens())};
   } catch (const std::bad_alloc&) {
     return Error{ErrorCode::out_of_memory, "out of memory in an attention call; use a shorter context or fewer slots"};
   }

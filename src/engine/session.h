@@ -28,7 +28,7 @@ struct Session::Impl final : Context {
     const void* key = nullptr;
     Visibility visible;
     LoweredRuns dense;
-    double allowed_pairs = 0;  // over all query heads
+    double allowed_pairs = 0;  // of one query head
     bool decode = false;
   };
   struct PhaseState {
@@ -70,6 +70,7 @@ struct Session::Impl final : Context {
 
   std::vector<std::unique_ptr<MaskEntry>> masks;  // the first masks_used are of this graph
   std::size_t masks_used = 0;
+  bool graphs = false;                            // the host calls new_graph()
   std::vector<Plan> plans;
   LoweredRuns lowered, audit_runs;
   Workspace workspace;

@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "pattern/tile_runs.h"
+
 namespace lacuna {
 
 bool BlockMap::keeps(const Grid&, std::int32_t h, std::int32_t i, std::int64_t j) const {
@@ -13,11 +15,13 @@ bool BlockMap::keeps(const Grid&, std::int32_t h, std::int32_t i, std::int64_t j
 }
 
 Status BlockMap::check() const {
-  if (block_q < 1 || block_k < 1)
-    return bad_argument(fmt::format("block map: blocks of {} x {}: both must be at least 1", block_q, block_k));
-  if (heads < 1 || n_rows < 0 || n_keys < 0)
-    return bad_argument(fmt::format("block map: {} heads, {} rows, {} keys: need at least 1, 0, 0", heads,
-                                    n_rows, n_keys));
+  constexpr std::int64_t kLargest = std::int64_t{1} << 30;  // rounds up to a block within int32
+  if (block_q < 1 || block_q > kMaxBlockQ || block_k < 1 || block_k > kLargest)
+    return bad_argument(fmt::format("block map: blocks of {} x {}: need 1..{} rows and 1..{} keys", block_q, block_k,
+                                    kMaxBlockQ, kLargest));
+  if (heads < 1 || n_rows < 0 || n_rows > kLargest || n_keys < 0 || n_keys > kLargest)
+    return bad_argument(fmt::format("block map: {} heads, {} rows, {} keys: need at least 1, 0, 0, and {} at most",
+                                    heads, n_rows, n_keys, kLargest));
   const std::size_t lists = static_cast<std::size_t>(heads) * (static_cast<std::size_t>(q_blocks()) + 1);
   if (row_ptr.size() != lists)
     return bad_argument(fmt::format("block map: row_ptr has {} entries, need {} (heads x (row blocks + 1))",

@@ -55,7 +55,7 @@ class Visibility {
   std::int64_t n_cells() const { return n_cells_; }
   std::int64_t n_tiles() const { return n_tiles_; }
   // Visibility of tile t's 32 cells for the row: bit b = cell 32 t + b.
-  const std::uint32_t* words(std::int32_t row) const { return &words_[row * n_tiles_]; }
+  const std::uint32_t* words(std::int32_t row) const { return words_.data() + row * n_tiles_; }
   bool sees(std::int32_t row, std::int64_t cell) const {
     return words(row)[cell / kTileKeys] >> (cell % kTileKeys) & 1u;
   }

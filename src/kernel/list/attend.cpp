@@ -14,9 +14,9 @@ namespace ref {
 extern const Kernel<op::Attend> attend;
 const Kernel<op::Attend> attend{
     .name = "cpu.ref",
-    .tasks = [](const op::Attend::Args& a, int, int) { return a.hq * a.n_rows; },
+    .tasks = [](const op::Attend::Args& a, int, int) { return a.n_rows; },  // heads x rows may pass 2^31
     .run = [](const op::Attend::Args& a, int, int task, int, void*, void*) {
-      op::attend_row_ref(a, task / a.n_rows, task % a.n_rows);
+      for (int h = 0; h < a.hq; ++h) op::attend_row_ref(a, h, task);
     },
 };
 

@@ -12,9 +12,9 @@ namespace ref {
 extern const Kernel<op::StridedScores> strided_scores;
 const Kernel<op::StridedScores> strided_scores{
     .name = "cpu.ref",
-    .tasks = [](const op::StridedScores::Args& a, int, int) { return static_cast<int>(a.hq * a.m_rows()); },
+    .tasks = [](const op::StridedScores::Args& a, int, int) { return static_cast<int>(a.m_rows()); },
     .run = [](const op::StridedScores::Args& a, int, int task, int, void*, void*) {
-      op::strided_scores_row_ref(a, static_cast<int>(task / a.m_rows()), task % a.m_rows());
+      for (int h = 0; h < a.hq; ++h) op::strided_scores_row_ref(a, h, task);
     },
 };
 
