@@ -69,6 +69,10 @@ struct Card {
   bool reads_prompt_end = false;                 // a chunk's end stands for it unless announced
   bool shares_list_in_group = false;             // one list per KV head's group of query heads
   std::string_view selects = "prefix";           // prefix | global: which keys a row's selection sees
+  // For the laws of docs/laws.md. Specs are whole: "slug:key=value".
+  std::string_view keep_all = {};                // spec that leaves nothing out, at any length
+  std::string_view small = {};                   // spec that leaves something out at 512 tokens
+  std::int64_t granule = 1;                      // rows, counted from a call's first, that decide together
   std::span<const Exemption> exemptions = {};
 };
 

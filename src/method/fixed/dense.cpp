@@ -6,12 +6,19 @@
 namespace lacuna::method {
 namespace {
 
+constexpr Exemption kExemptions[] = {
+    {"sparse", "leaves nothing out by definition"},
+};
+
 constexpr Card kCard{
     .slug = "dense",
     .title = "Dense attention",
     .paper = "arXiv:1706.03762",
     .family = "fixed",
     .summary = "Leaves nothing out; Lacuna's own kernels.",
+    .keep_all = "dense",
+    .small = "dense",
+    .exemptions = kExemptions,
 };
 
 class DenseAttention final : public Method {

@@ -27,6 +27,8 @@ constexpr Card kCard{
         "window of a quarter of the prompt, at least 64, because the published constants would keep everything of "
         "a short prompt; preset paper the published 4 + 1020.",
     .reads_prompt_end = true,
+    .keep_all = "streamingllm:window=1073741824",
+    .small = "streamingllm:sink=4:window=50",
     .exemptions = kExemptions,
 };
 
