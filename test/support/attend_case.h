@@ -41,15 +41,16 @@ struct AttendSpec {
   float softcap = 0;
   bool sinks = false, bias = false, slopes = false, resume = false, normalise = true, lse = true;
   bool nan_hidden = false;  // K of cells that nobody sees is NaN
+  bool token_major = false;  // q and out: the heads of a token side by side; else the rows of a head
   std::uint64_t seed = 1;
 
   std::string line() const {
     static constexpr const char* kMask[] = {"dense", "causal", "window", "random", "nothing"};
     return fmt::format(
         "attend hq={} hkv={} dk={} dv={} nq={} nkv={} block={} mask={} per_head={} kv={} spread={} softcap={} sinks={} "
-        "bias={} slopes={} resume={} normalise={} lse={} nan_hidden={} seed={}",
+        "bias={} slopes={} resume={} normalise={} lse={} nan_hidden={} token_major={} seed={}",
         hq, hkv, dk, dv, n_rows, n_cells, block_q, kMask[static_cast<int>(mask)], per_head, name_of(kv), spread,
-        softcap, sinks, bias, slopes, resume, normalise, lse, nan_hidden, seed);
+        softcap, sinks, bias, slopes, resume, normalise, lse, nan_hidden, token_major, seed);
   }
 };
 
@@ -109,7 +110,7 @@ class AttendCase {
       if (s.slopes) a.slope = slopes_.data();
     }
     const float poison = std::bit_cast<float>(AttendResult::kUntouched);
-    r.out.assign(static_cast<std::size_t>(s.hq * out_head() + 2 * kGap), poison);
+    r.out.assign(static_cast<std::size_t>(std::max(s.hq * out_head(), s.n_rows * out_row()) + 2 * kGap), poison);
     r.lse.assign(static_cast<std::size_t>(s.hq * s.n_rows + 2 * kGap), poison);
     a.out = r.out.data() + kGap;
     a.out_row = out_row();
@@ -220,10 +221,10 @@ class AttendCase {
  private:
   static constexpr std::int64_t kGap = 37;
   std::int64_t tiles() const { return tiles_of(s.n_cells); }
-  std::int64_t q_row() const { return s.dk + 5; }
-  std::int64_t q_head() const { return s.n_rows * q_row() + 7; }
-  std::int64_t out_row() const { return s.dv + 3; }
-  std::int64_t out_head() const { return s.n_rows * out_row() + 11; }
+  std::int64_t q_row() const { return s.token_major ? s.hq * q_head() : s.dk + 5; }
+  std::int64_t q_head() const { return s.token_major ? s.dk : s.n_rows * q_row() + 7; }
+  std::int64_t out_row() const { return s.token_major ? s.hq * out_head() : s.dv + 3; }
+  std::int64_t out_head() const { return s.token_major ? s.dv : s.n_rows * out_row() + 11; }
 
   static void add(const std::vector<float>& x, const std::vector<float>& y, double& worst, Distance& d) {
     for (std::size_t i = 0; i < x.size(); ++i) {
@@ -292,7 +293,7 @@ class AttendCase {
 
   void make_tensors() {
     const auto normal = [&] { return static_cast<float>(rng_.normal()); };
-    q_.assign(static_cast<std::size_t>(s.hq * q_head()), NAN);
+    q_.assign(static_cast<std::size_t>(std::max(s.hq * q_head(), s.n_rows * q_row())), NAN);
     for (int h = 0; h < s.hq; ++h)
       for (int i = 0; i < s.n_rows; ++i)
         for (int d = 0; d < s.dk; ++d) q_[static_cast<std::size_t>(h * q_head() + i * q_row() + d)] = normal();
