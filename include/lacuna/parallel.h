@@ -22,7 +22,8 @@ class ParallelFor {
 };
 
 // A pool of Lacuna's own: persistent workers that spin briefly, then sleep. workers < 1 means one
-// per core that this process may use.
+// per core that this process may use; at most 1024. A run() from inside a task or from a second
+// thread is done by its caller alone, as worker 0. The first exception of a task leaves run().
 std::unique_ptr<ParallelFor> make_thread_pool(int workers);
 
 }  // namespace lacuna
