@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lacuna/dtype.h"
@@ -41,6 +42,11 @@ struct Options {
   int threads = 0;               // of the default pool; 0 = one per usable core
   ParallelFor* parallel = nullptr;  // a host's own threads instead; must outlive the session
 };
+
+// Options from one line of text, for hosts that have nothing but a string:
+//   "SPEC precision=fast|high audit=off|sample|full seed=N kernel=NAME machine=NAME threads=N"
+// in any order, all of it optional. An unknown word is an error that names the nearest.
+Result<Options> parse_options(std::string_view text);
 
 // A copy of one layer's K or V in the order kernels read (bf16 or f16 tiles). A host that owns the
 // cache keeps one beside each cache tensor and calls write() where cells change, so that no call has

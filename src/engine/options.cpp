@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one text that configures a session wherever there is no command line: a plug-in's environment
+// variable, the C interface.
+#include <charconv>
+
+#include <fmt/format.h>
+
+#include "base/words.h"
+#include "lacuna/lacuna.h"
+
+namespace lacuna {
+namespace {
+
+template <class T>
+bool whole_number(std::string_view text, T& value) {
+  const auto [end, bad] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return bad == std::errc{} && end == text.data() + text.size();
+}
+
+Status set(Options& o, std::string_view key, std::string_view value) {
+  if (key == "precision") {
+    if (value == "fast") o.precision = Precision::fast;
+    else if (value == "high") o.precision = Precision::high;
+    else return bad_argument(fmt::format("precision: got '{}', need fast or high", value));
+  } else if (key == "audit") {
+    if (value == "off") o.audit = Audit::off;
+    else if (value == "sample") o.audit = Audit::sample;
+    else if (value == "full") o.audit = Audit::full;
+    else return bad_argument(fmt::format("audit: got '{}', need off, sample or full", value));
+  } else if (key == "seed") {
+    if (!whole_number(value, o.seed)) return bad_argument(fmt::format("seed: got '{}', need a whole number, 0 or more", value));
+  } else if (key == "threads") {
+    if (!whole_number(value, o.threads)) return bad_argument(fmt::format("threads: got '{}', need a whole number, 0 = one per core", value));
+  } else if (key == "kernel") {
+    o.kernel = value;
+  } else if (key == "machine") {
+    o.machine = value;
+  } else {
+    const std::vector<std::string> keys = {"precision", "audit", "seed", "threads", "kernel", "machine"};
+    const std::string near = nearest(key, keys);
+    return unknown_name(fmt::format("unknown option '{}'{}; there are {}", key,
+                                    near.empty() ? "" : fmt::format(": did you mean '{}'?", near), fmt::join(keys, ", ")));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Options> parse_options(std::string_view text) {
+  constexpr std::size_t kLongest = 8192;
+  constexpr std::string_view kSpace = " \t\r\n";
+  if (text.size() > kLongest)
+    return bad_argument(fmt::format("options: {} characters, at most {} are taken", text.size(), kLongest));
+  Options o;
+  bool named = false;
+  for (std::size_t at = text.find_first_not_of(kSpace); at != std::string_view::npos; at = text.find_first_not_of(kSpace, at)) {
+    const std::string_view word = text.substr(at, std::min(text.find_first_of(kSpace, at), text.size()) - at);
+    at += word.size();
+    const std::size_t equals = word.find('=');
+    if (equals != std::string_view::npos && equals < word.find(':')) {  // a spec's '=' comes after a ':'
+      LACUNA_CHECK(set(o, word.substr(0, equals), word.substr(equals + 1)));
+    } else if (named) {
+      return bad_argument(fmt::format("options: '{}' after method '{}': one method, then key=value words", word, o.method));
+    } else {
+      o.method = word;
+      named = true;
+    }
+  }
+  return o;
+}
+
+}  // namespace lacuna

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The C interface, used from C: opens, attends, reports, fails with words, closes. */
+#include "lacuna/lacuna_c.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static int failures = 0;
+
+static void expect(int good, const char* what, int line) {
+  if (good) return;
+  printf("line %d: not true: %s\n", line, what);
+  ++failures;
+}
+#define EXPECT(x) expect((x) ? 1 : 0, #x, __LINE__)
+
+enum { kRows = 5, kDim = 16 };
+
+static lacuna_tensor rows_of(float* data) {
+  lacuna_tensor t = {data, LACUNA_F32, {1, 1, kRows, kDim}, {kRows * kDim, kRows * kDim, kDim, 1}};
+  return t;
+}
+
+static void attends(void) {
+  float q[kRows * kDim], k[kRows * kDim], v[kRows * kDim], out[kRows * kDim], lse[kRows];
+  for (int i = 0; i < kRows * kDim; ++i) {
+    q[i] = 0.0f; /* equal weights: a causal row is the mean of the values up to it */
+    k[i] = (float)i;
+    v[i] = (float)(i / kDim);
+    out[i] = NAN;
+  }
+  lacuna_session* s = NULL;
+  EXPECT(lacuna_open("dense precision=high threads=2", &s) == LACUNA_OK);
+  if (!s) return;
+  lacuna_attend_call call;
+  memset(&call, 0, sizeof call);
+  call.size = sizeof call;
+  call.q = rows_of(q);
+  call.k = rows_of(k);
+  call.v = rows_of(v);
+  call.out = rows_of(out);
+  call.lse = lse;
+  EXPECT(lacuna_attend(s, &call) == LACUNA_OK);
+  for (int i = 0; i < kRows; ++i) {
+    EXPECT(fabsf(out[i * kDim + 3] - (float)i / 2) < 1e-5f);
+    EXPECT(fabsf(lse[i] - logf((float)i + 1)) < 1e-5f);
+  }
+  const char* report = lacuna_report_json(s);
+  EXPECT(report && strstr(report, "\"method\":\"dense\""));
+  EXPECT(strcmp(lacuna_last_error(s), "") == 0);
+  EXPECT(lacuna_new_graph(s) == LACUNA_OK);
+
+  call.v.n[2] = kRows - 1;
+  EXPECT(lacuna_attend(s, &call) == LACUNA_BAD_ARGUMENT);
+  EXPECT(strstr(lacuna_last_error(s), "must agree"));
+  call.v.n[2] = kRows;
+  call.k.dtype = 7;
+  EXPECT(lacuna_attend(s, &call) == LACUNA_BAD_ARGUMENT);
+  call.k.dtype = LACUNA_F32;
+  call.size = 8;
+  EXPECT(lacuna_attend(s, &call) == LACUNA_BAD_ARGUMENT);
+  EXPECT(lacuna_attend(s, NULL) == LACUNA_BAD_ARGUMENT);
+  lacuna_close(s);
+}
+
+static void refuses(const char* text, lacuna_status code, const char* words) {
+  lacuna_session* s = (lacuna_session*)&failures;
+  EXPECT(lacuna_open(text, &s) == code);
+  EXPECT(s == NULL);
+  if (!strstr(lacuna_last_error(NULL), words)) {
+    printf("'%s': '%s' does not say '%s'\n", text, lacuna_last_error(NULL), words);
+    ++failures;
+  }
+}
+
+int main(void) {
+  EXPECT(strlen(lacuna_version()) > 0);
+  attends();
+  lacuna_session* s = NULL;
+  EXPECT(lacuna_open(NULL, &s) == LACUNA_OK);
+  lacuna_close(s);
+  lacuna_close(NULL);
+  EXPECT(lacuna_open("precision=high  streamingllm:window=64 audit=full seed=9", &s) == LACUNA_OK);
+  lacuna_close(s);
+  refuses("densee", LACUNA_UNKNOWN_NAME, "did you mean 'dense'");
+  refuses("dense dense", LACUNA_BAD_ARGUMENT, "one method");
+  refuses("dense precison=high", LACUNA_UNKNOWN_NAME, "did you mean 'precision'");
+  refuses("dense precision=low", LACUNA_BAD_ARGUMENT, "fast or high");
+  refuses("dense audit=", LACUNA_BAD_ARGUMENT, "sample");
+  refuses("dense threads=-3", LACUNA_BAD_ARGUMENT, "threads");
+  refuses("dense threads=99999999999", LACUNA_BAD_ARGUMENT, "threads");
+  refuses("streamingllm:window=-1", LACUNA_BAD_ARGUMENT, "streamingllm.window");
+  refuses("dense kernel=none", LACUNA_UNKNOWN_NAME, "cpu.ref");
+  refuses("dense machine=386", LACUNA_UNKNOWN_NAME, "avx2");
+  EXPECT(lacuna_open("dense", NULL) == LACUNA_BAD_ARGUMENT);
+  EXPECT(lacuna_attend(NULL, NULL) == LACUNA_BAD_ARGUMENT);
+  EXPECT(lacuna_report_json(NULL) == NULL);
+  EXPECT(lacuna_new_graph(NULL) == LACUNA_BAD_ARGUMENT);
+  if (!failures) puts("all good");
+  return failures != 0;
+}
