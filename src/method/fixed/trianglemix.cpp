@@ -13,10 +13,6 @@
 namespace lacuna::method {
 namespace {
 
-constexpr Exemption kExemptions[] = {
-    {"needle", "in the triangle's layers, rows before the last ones do not see the middle by design"},
-};
-
 constexpr Card kCard{
     .slug = "trianglemix",
     .title = "TriangleMix",
@@ -30,9 +26,8 @@ constexpr Card kCard{
         "that finds it per model is not here. Preset auto: a window of 1/16 of the prompt, 64..3968, and 128 "
         "last rows, at most 1/8 of the prompt; preset paper the published 8 + 512 and 128 last rows.",
     .reads_prompt_end = true,
-    .keep_all = "trianglemix:window=1073741824",
-    .small = "trianglemix:sink=4:window=50:last_rows=8:layer_start=0",
-    .exemptions = kExemptions,
+    .keep_all = "trianglemix:layer_start=0:window=1073741824",
+    .small = "trianglemix:layer_start=0:sink=4:window=50:last_rows=60",
 };
 
 class TriangleMix final : public Method {

@@ -15,11 +15,6 @@
 namespace lacuna::method {
 namespace {
 
-constexpr Exemption kExemptions[] = {
-    {"needle", "a lone slash line at an even distance is invisible to an even stride; a single needle is a vertical "
-               "line and is seen"},
-};
-
 constexpr Card kCard{
     .slug = "xattention",
     .title = "XAttention",
@@ -32,13 +27,13 @@ constexpr Card kCard{
         "and the rest of their block votes for them. A strided row counts for the row block of its last row. Row "
         "blocks count from the chunk's first row: chunks that are no multiple of the block are cut differently "
         "from the whole prompt. All key blocks that hold own keys of a row block count as its diagonal. "
-        "Soft-caps and additive biases of the model do not enter the estimate. Decode is dense. The optional "
+        "A lone slash line at an even distance is invisible to an even stride; a single needle is a vertical line "
+        "and is seen. Soft-caps and additive biases of the model do not enter the estimate. Decode is dense. The optional "
         "threshold per head needs a profile file and is not here yet. Preset paper has the published stride 8, "
         "mass 0.9, block 128.",
     .keep_all = "xattention:mass=1",
-    .small = "xattention:block=64:mass=0.5",
-    .granule = 64,
-    .exemptions = kExemptions,
+    .small = "xattention:stride=4:block=64:mass=0.6",
+    .granule = 128,
 };
 
 class XAttention final : public Method {
