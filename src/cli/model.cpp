@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/model.h"
+
+#include <dlfcn.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <mutex>
+
+#include <fmt/format.h>
+#include <ggml-backend.h>
+
+namespace lacuna::cli {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// llama.cpp logs from the thread that calls it and, while loading, from others.
+struct Log {
+  std::mutex mutex;
+  std::deque<std::string> errors;  // the last few whole error lines
+  std::string line;
+  ggml_log_level level = GGML_LOG_LEVEL_NONE;  // of `line`; CONT pieces inherit it
+  bool verbose = false;
+};
+Log& the_log() {
+  static Log log;
+  return log;
+}
+
+void on_log(ggml_log_level level, const char* text, void*) {
+  Log& log = the_log();
+  const std::lock_guard<std::mutex> lock(log.mutex);
+  if (log.verbose) std::fputs(text, stderr);
+  if (level != GGML_LOG_LEVEL_CONT) log.level = level;
+  for (const char* c = text; *c; ++c) {
+    if (*c != '\n') {
+      log.line += *c;
+      continue;
+    }
+    if (log.level == GGML_LOG_LEVEL_ERROR && !log.line.empty()) log.errors.push_back(log.line);
+    if (log.errors.size() > 3) log.errors.pop_front();
+    log.line.clear();
+  }
+}
+
+bool holds_backends(const fs::path& folder) {
+  std::error_code bad;
+  for (const auto& entry : fs::directory_iterator(folder, bad))
+    if (entry.path().filename().string().starts_with("libggml-cpu")) return true;
+  return false;
+}
+
+volatile std::sig_atomic_t stop_asked = 0;
+void on_interrupt(int) { stop_asked = 1; }
+
+}  // namespace
+
+void keep_log(bool verbose) {
+  the_log().verbose = verbose;
+  llama_log_set(on_log, nullptr);
+  ggml_log_set(on_log, nullptr);
+}
+
+std::string last_log_errors() {
+  Log& log = the_log();
+  const std::lock_guard<std::mutex> lock(log.mutex);
+  return one_line(fmt::format("{}", fmt::join(log.errors, "; ")), 400);
+}
+
+std::string load_backends() {
+  // A stock run must be stock, whatever the environment asks of llama.cpp's own tools.
+  if (const char* extra = std::getenv("GGML_BACKEND_PATH"); extra && std::strstr(extra, "lacuna-ggml"))
+    unsetenv("GGML_BACKEND_PATH");
+  std::vector<fs::path> folders;
+  if (const char* dir = std::getenv("LLAMA_DIR"); dir && *dir) {
+    folders.emplace_back(dir);
+    folders.emplace_back(fs::path(dir) / "bin");
+    folders.emplace_back(fs::path(dir) / "lib");
+  }
+  if (*LACUNA_LLAMA_BIN) folders.emplace_back(LACUNA_LLAMA_BIN);
+  Dl_info info{};
+  if (dladdr(reinterpret_cast<void*>(&ggml_backend_load_all_from_path), &info) && info.dli_fname)
+    folders.push_back(fs::path(info.dli_fname).parent_path());
+  for (const auto& folder : folders) {
+    if (!holds_backends(folder)) continue;
+    ggml_backend_load_all_from_path(folder.c_str());
+    break;
+  }
+  if (ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) return "";  // a static build has it without loading
+  return "llama.cpp's CPU backend (libggml-cpu*.so) was not found; set LLAMA_DIR to its folder, or run 'make llama build'";
+}
+
+std::string host_version() {
+  const std::string_view known = LACUNA_LLAMA_VERSION;
+  return known.empty() ? fmt::format("llama.cpp (ggml {})", ggml_version()) : fmt::format("llama.cpp {}", known);
+}
+
+ModelPtr load_model(const std::string& path, std::vector<ggml_backend_dev_t> devices, std::string& error) {
+  // The plainest mistakes first: llama.cpp's own words for them are many lines.
+  std::error_code bad;
+  if (fs::is_directory(path, bad)) {
+    error = fmt::format("{}: is a folder; -m takes a GGUF file", path);
+    return nullptr;
+  }
+  char magic[4] = {};
+  std::ifstream in(path, std::ios::binary);
+  if (!in) {
+    error = fmt::format("{}: cannot read the model ({}); 'make models' fetches small ones", path, std::strerror(errno));
+    return nullptr;
+  }
+  in.read(magic, sizeof magic);
+  if (in.gcount() != sizeof magic || std::memcmp(magic, "GGUF", sizeof magic) != 0) {
+    error = fmt::format("{}: not a GGUF file (it must begin with the letters GGUF)", path);
+    return nullptr;
+  }
+  devices.push_back(nullptr);  // llama.cpp's end mark
+  llama_model_params p = llama_model_default_params();
+  p.devices = devices.data();
+  p.progress_callback = [](float, void*) { return !interrupted(); };
+  ModelPtr model(llama_model_load_from_file(path.c_str(), p));
+  if (!model && !interrupted())
+    error = fmt::format("{}: llama.cpp cannot load it: {}", path, last_log_errors());
+  return model;
+}
+
+ContextPtr make_context(llama_model* model, const RunOptions& o, int tokens, int batch, int ubatch, std::string& error) {
+  static const std::map<std::string, ggml_type> types = {
+      {"f32", GGML_TYPE_F32},   {"f16", GGML_TYPE_F16},   {"bf16", GGML_TYPE_BF16},
+      {"q8_0", GGML_TYPE_Q8_0}, {"q4_0", GGML_TYPE_Q4_0}, {"q4_1", GGML_TYPE_Q4_1},
+      {"iq4_nl", GGML_TYPE_IQ4_NL}, {"q5_0", GGML_TYPE_Q5_0}, {"q5_1", GGML_TYPE_Q5_1}};
+  llama_context_params p = llama_context_default_params();
+  p.n_ctx = static_cast<std::uint32_t>(tokens);
+  p.n_batch = static_cast<std::uint32_t>(batch);
+  p.n_ubatch = static_cast<std::uint32_t>(ubatch);
+  p.n_threads = p.n_threads_batch = o.threads;
+  p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+  p.type_k = types.at(o.cache_type_k);
+  p.type_v = types.at(o.cache_type_v);
+  ContextPtr context(llama_init_from_model(model, p));
+  if (!context) error = fmt::format("llama.cpp cannot make a context of {} tokens: {}", tokens, last_log_errors());
+  return context;
+}
+
+void warm_up(llama_context* context) {
+  const llama_vocab* vocab = llama_model_get_vocab(llama_get_model(context));
+  llama_token pair[2] = {llama_vocab_bos(vocab), llama_vocab_eos(vocab)};
+  for (llama_token& t : pair)
+    if (t == LLAMA_TOKEN_NULL) t = 0;
+  decode(context, pair, 2, 0, 1);
+  llama_memory_clear(llama_get_memory(context), true);
+  llama_synchronize(context);
+}
+
+int decode(llama_context* context, const llama_token* tokens, int count, int position, int wanted, int stride) {
+  llama_batch batch = llama_batch_init(count, 0, 1);
+  batch.n_tokens = count;
+  for (int i = 0; i < count; ++i) {
+    batch.token[i] = tokens[i];
+    batch.pos[i] = position + i;
+    batch.n_seq_id[i] = 1;
+    batch.seq_id[i][0] = 0;
+    batch.logits[i] = position + i >= wanted && (position + i - wanted) % stride == 0;
+  }
+  const int code = llama_decode(context, batch);
+  llama_batch_free(batch);
+  return code;
+}
+
+void catch_interrupt() {
+  struct sigaction action {};
+  action.sa_handler = on_interrupt;
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  sigaction(SIGINT, &action, nullptr);
+}
+
+bool interrupted() { return stop_asked != 0; }
+
+}  // namespace lacuna::cli

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lacuna's own llama.cpp plug-in, as the command line drives it: by four functions got by name.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <ggml-backend.h>
+#include <nlohmann/json.hpp>
+
+namespace lacuna::cli {
+
+class Plugin {
+ public:
+  // Loads liblacuna-ggml.so from beside this program; "" or the reason.
+  std::string load();
+  // `text`: "SPEC key=value ...", for contexts made from now on; "" or the reason.
+  std::string configure(const std::string& text) const;
+  // What happened since the last reset; null when the plug-in gives none.
+  nlohmann::json report() const;
+  void reset_report() const;
+  // How long the prompt will be: some methods treat its end apart and see only micro-batches.
+  void announce(long long prompt_tokens) const;
+  // The devices that take attention.
+  std::vector<ggml_backend_dev_t> devices() const;
+
+ private:
+  ggml_backend_reg_t reg_ = nullptr;
+  const char* (*configure_)(const char*) = nullptr;
+  const char* (*report_)() = nullptr;
+  void (*reset_)() = nullptr;
+  void (*announce_)(long long) = nullptr;
+};
+
+}  // namespace lacuna::cli

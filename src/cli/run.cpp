@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+// lacuna run: reads a prompt, answers it greedily, and says what it cost and what was lost.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cmath>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "cli/model.h"
+#include "cli/plugin.h"
+#include "cli/prompt.h"
+#include "cli/verbs.h"
+
+namespace lacuna::cli {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+struct Outcome {
+  int prompt_tokens = 0, generated = 0, decode_steps = 0;
+  double ttft_s = 0, decode_s = 0;  // ttft_s = 0: interrupted before the first logits
+  std::string text;
+};
+
+std::string piece_of(const llama_vocab* vocab, llama_token token) {
+  char buffer[256];
+  const int n = llama_token_to_piece(vocab, token, buffer, sizeof buffer, 0, false);
+  return n > 0 ? std::string(buffer, static_cast<std::size_t>(n)) : std::string();
+}
+
+llama_token most_likely(llama_context* context, int vocab_size) {
+  const float* logits = llama_get_logits_ith(context, -1);
+  return static_cast<llama_token>(std::max_element(logits, logits + vocab_size) - logits);
+}
+
+// Reads the prompt by micro-batches and answers. "" or the reason why decoding failed.
+std::string answer(llama_context* context, const RunOptions& o, const std::vector<llama_token>& prompt, bool show,
+                   Outcome& out) {
+  const llama_vocab* vocab = llama_model_get_vocab(llama_get_model(context));
+  const int vocab_size = llama_vocab_n_tokens(vocab);
+  const int total = static_cast<int>(prompt.size());
+  const auto failed = [](int at, int code) {
+    return fmt::format("llama_decode failed at token {} (code {}): {}", at, code, last_log_errors());
+  };
+  out.prompt_tokens = total;
+  Progress bar("reading", total, "tokens");
+  const auto start = Clock::now();
+  for (int at = 0; at < total && !interrupted();) {
+    const int count = std::min(o.ubatch, total - at);
+    if (const int code = decode(context, &prompt[static_cast<std::size_t>(at)], count, at, total - 1)) return failed(at, code);
+    llama_synchronize(context);
+    at += count;
+    if (at == total) out.ttft_s = seconds_since(start);
+    bar.update(at);
+  }
+  bar.clear();
+  if (out.ttft_s == 0) return "";
+  // The first token needs no cell of its own: it comes from the prompt's logits.
+  const int room = static_cast<int>(llama_n_ctx(context)) - total + 1;
+  const int most = std::min(o.predict, room);
+  const auto decode_start = Clock::now();
+  for (int position = total; out.generated < most && !interrupted(); ++position) {
+    const llama_token token = most_likely(context, vocab_size);
+    if (llama_vocab_is_eog(vocab, token)) break;
+    const std::string piece = piece_of(vocab, token);
+    out.text += piece;
+    ++out.generated;
+    if (show) fmt::print("{}", piece), std::fflush(stdout);
+    if (out.generated == most) break;
+    if (const int code = decode(context, &token, 1, position, position)) return failed(position, code);
+    llama_synchronize(context);
+    ++out.decode_steps;
+    out.decode_s = seconds_since(decode_start);
+  }
+  return "";
+}
+
+// The value at a path of objects, or null when a part of it is missing.
+nlohmann::json at_path(const nlohmann::json& j, std::initializer_list<const char*> path) {
+  const nlohmann::json* here = &j;
+  for (const char* key : path) {
+    if (!here->is_object() || !here->contains(key)) return nullptr;
+    here = &here->at(key);
+  }
+  return *here;
+}
+
+// Numbers of both phases added; null when neither has one.
+nlohmann::json sum_of_phases(const nlohmann::json& report, std::initializer_list<const char*> path) {
+  const auto a = at_path(at_path(report, {"prefill"}), path), b = at_path(at_path(report, {"decode"}), path);
+  if (!a.is_number() && !b.is_number()) return nullptr;
+  return (a.is_number() ? a.get<double>() : 0.0) + (b.is_number() ? b.get<double>() : 0.0);
+}
+
+Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& report) {
+  Json j;
+  j["model"] = o.model;
+  j["prompt_tokens"] = out.prompt_tokens;
+  j["generated_tokens"] = out.generated;
+  j["method"] = o.method;
+  const auto host = at_path(report, {"host_version"});
+  j["host"] = host.is_string() && !host.get<std::string>().empty() && host.get<std::string>().starts_with("llama")
+                  ? host.get<std::string>()
+                  : host_version();
+  j["kernel"] = at_path(report, {"kernel"});
+  j["ttft_s"] = out.ttft_s > 0 ? Json(out.ttft_s) : Json();
+  j["prefill_tok_s"] = out.ttft_s > 0 ? Json(out.prompt_tokens / out.ttft_s) : Json();
+  j["decode_tok_s"] = out.decode_s > 0 ? Json(out.decode_steps / out.decode_s) : Json();
+  for (const char* step : {"estimate", "budget", "attend", "correct", "account"})
+    j["attention_s"][step] = sum_of_phases(report, {"attention_s", step});
+  for (const char* phase : {"prefill", "decode"}) {
+    const auto calls = at_path(report, {phase, "calls"});
+    const bool ran = calls.is_number() && calls.get<double>() > 0;
+    j["density"][phase] = ran ? at_path(report, {phase, "density"}) : nlohmann::json();
+  }
+  for (const char* figure : {"mean", "p95", "max", "rows"})
+    j["lost_mass"][figure] = at_path(report, {"prefill", "lost_mass", figure});
+  const auto read = at_path(report, {"decode", "kv_bytes"});
+  j["kv_bytes_read_per_token"] =
+      read.is_number() && out.decode_steps > 0 ? Json(read.get<double>() / out.decode_steps) : Json();
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  j["peak_rss_bytes"] = static_cast<std::int64_t>(usage.ru_maxrss) * 1024;  // Linux counts KiB
+  j["side_bytes"] = at_path(report, {"side_bytes"});
+  j["text"] = out.text;
+  return j;
+}
+
+std::string percent(const Json& x) { return x.is_number() ? fmt::format("{:.2f} %", 100 * x.get<double>()) : "not measured"; }
+
+void print_summary(const Json& j, const Outcome& out, const nlohmann::json& report) {
+  fmt::print("\n\n");
+  if (out.ttft_s > 0)
+    fmt::print("{} {} tokens in {:.2f} s ({:.0f} tokens/s)", bold("read    "), out.prompt_tokens, out.ttft_s,
+               out.prompt_tokens / out.ttft_s);
+  else
+    fmt::print("{} interrupted before the prompt of {} tokens was read", bold("read    "), out.prompt_tokens);
+  fmt::print("\n{} {} tokens", bold("wrote   "), out.generated);
+  if (out.decode_s > 0) fmt::print(" at {:.1f} tokens/s", out.decode_steps / out.decode_s);
+  fmt::print("\n{} {}", bold("with    "), j["method"].get<std::string>());
+  if (j["kernel"].is_string()) fmt::print(", kernel {}", j["kernel"].get<std::string>());
+  fmt::print(", {}\n", j["host"].get<std::string>());
+  if (report.is_object()) {
+    const auto& lost = j["lost_mass"];
+    fmt::print("{} {} of the query-key pairs in the prompt", bold("kept    "), percent(j["density"]["prefill"]));
+    if (j["density"]["decode"].is_number()) fmt::print(", {} while writing", percent(j["density"]["decode"]));
+    const bool rows = lost["rows"].is_number() && lost["rows"].get<double>() > 0;
+    if (rows)
+      fmt::print("\n{} {} of the attention mass on average (95 % of rows: at most {}; worst {}; {} rows audited)\n",
+                 bold("lost    "), percent(lost["mean"]), percent(lost["p95"]), percent(lost["max"]),
+                 lost["rows"].get<std::int64_t>());
+    else
+      fmt::print("\n{} not measured (--audit off, or no row with 256 visible keys)\n", bold("lost    "));
+    double attention = 0;
+    for (const auto& [step, s] : j["attention_s"].items()) attention += s.is_number() ? s.get<double>() : 0.0;
+    fmt::print("{} {:.2f} s of attention:", bold("spent   "), attention);
+    for (const auto& [step, s] : j["attention_s"].items())
+      if (s.is_number()) fmt::print(" {} {:.2f}", step, s.get<double>());
+    fmt::print("\n");
+  }
+  fmt::print("{} {} at the peak", bold("memory  "), human_bytes(j["peak_rss_bytes"].get<double>()));
+  if (j["side_bytes"].is_number()) fmt::print(", {} of it Lacuna's side data", human_bytes(j["side_bytes"].get<double>()));
+  fmt::print("\n");
+  if (const auto why = at_path(report, {"note"}); why.is_string() && !why.get<std::string>().empty())
+    fmt::print("{} {}\n", bold("note    "), why.get<std::string>());
+}
+
+// Attention calls the plug-in left to llama.cpp, and why.
+void say_what_was_declined(const nlohmann::json& report) {
+  if (const auto declined = at_path(report, {"declined"}); declined.is_object())
+    for (const auto& [reason, count] : declined.items())
+      if (count.is_number() && count.get<double>() > 0) note(fmt::format("left to llama.cpp: {} ({} times)", reason, count.dump()));
+}
+
+int run(RunOptions& o, const JsonSink& sink) {
+  const bool stock = o.method == "stock";
+  keep_log(o.verbose);
+  catch_interrupt();
+  if (const std::string why = load_backends(); !why.empty()) return bad_input(why);
+  Plugin plugin;
+  std::string error;
+  if (!stock) {
+    if (error = plugin.load(); !error.empty()) return bad_input(error);
+    if (error = plugin.configure(plugin_text(o, o.method)); !error.empty()) return bad_input(error);
+    for (const auto* type : {&o.cache_type_k, &o.cache_type_v})
+      if ((*type)[0] == 'q' || (*type)[0] == 'i')
+        note(fmt::format("Lacuna takes no {} cache: llama.cpp does the attention of this run; f16, bf16 and f32 are taken", *type));
+  }
+  llama_backend_init();
+  const ModelPtr model = load_model(o.model, stock ? std::vector<ggml_backend_dev_t>{} : plugin.devices(), error);
+  if (interrupted()) return kInterrupted;
+  if (!model) return bad_input(error);
+  std::vector<llama_token> prompt;
+  if (!make_prompt(model.get(), o, prompt, error)) return bad_input(error);
+  const int tokens = context_tokens(model.get(), o, static_cast<int>(prompt.size()), error);
+  if (tokens == 0) return bad_input(error);
+  const ContextPtr context = make_context(model.get(), o, tokens, o.batch, o.ubatch, error);
+  if (!context) return bad_input(error);
+  warm_up(context.get());
+  if (!stock) {
+    plugin.reset_report();
+    plugin.announce(static_cast<long long>(prompt.size()));
+  }
+  Outcome out;
+  error = answer(context.get(), o, prompt, !sink.on_stdout(), out);
+  if (!error.empty()) return bad_input(error);
+  const nlohmann::json report = stock ? nlohmann::json() : plugin.report();
+  const Json j = as_json(o, out, report);
+  if (!sink.on_stdout()) print_summary(j, out, report);
+  say_what_was_declined(report);
+  if (sink.wanted())
+    if (error = sink.write(j); !error.empty()) return bad_input(error);
+  return interrupted() ? kInterrupted : kOk;
+}
+
+}  // namespace
+
+int verb_run(int argc, char** argv) {
+  CLI::App app("Reads a prompt with a model and answers it; says what was kept, what it cost and what was lost.", "run");
+  RunOptions o;
+  JsonSink sink;
+  app.add_option("--method", o.method, "slug:key=value..., or stock for llama.cpp as it is")->type_name("SPEC")->capture_default_str();
+  add_run_options(app, o);
+  sink.add_option(app);
+  if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
+  for (const std::string& why : {check_run_options(o), check_method(o.method), sink.check()})
+    if (!why.empty()) return bad_input(why);
+  return run(o, sink);
+}
+
+}  // namespace lacuna::cli

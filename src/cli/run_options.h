@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a run is made of, as options: the same for run, compare and kl, with llama.cpp's names.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/common.h"
+
+namespace lacuna::cli {
+
+struct RunOptions {
+  std::string model, file, prompt;
+  std::string method = "dense";                  // run only; "stock" = llama.cpp without Lacuna
+  int predict = 128;                             // tokens to generate at most; 0 = read only
+  int context = 0;                               // tokens; 0 = what the prompt needs
+  int threads = 0;                               // 0 = one per core
+  int batch = 2048, ubatch = 512;                // tokens of a call, of a micro-batch
+  std::string audit = "sample";                  // off, sample, full
+  std::string precision = "fast";                // fast, high
+  std::string kernel, machine;                   // empty = the best there is
+  unsigned long long seed = 0;                   // of whatever a method or the audit draws
+  std::string cache_type_k = "f16", cache_type_v = "f16";
+  bool no_chat = false, verbose = false;
+};
+
+// Everything but --method.
+void add_run_options(CLI::App& app, RunOptions& options);
+// What CLI11 cannot see: "" or the reason. Fills in `threads`.
+std::string check_run_options(RunOptions& options);
+// "" or why `spec` names no method ("stock" does); the text names the nearest one.
+std::string check_method(const std::string& spec);
+// The options as arguments for a child process, all but the method.
+std::vector<std::string> to_arguments(const RunOptions& options);
+// The text that configures the plug-in: "SPEC key=value ...".
+std::string plugin_text(const RunOptions& options, const std::string& method);
+
+}  // namespace lacuna::cli

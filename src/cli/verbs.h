@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// One function per verb. argv[0] is the verb's name; the answer is the exit code (ExitCode).
+#pragma once
+
+namespace lacuna::cli {
+
+int verb_run(int argc, char** argv);
+int verb_compare(int argc, char** argv);
+int verb_kl(int argc, char** argv);  // hidden: compare's pass over logits, in a process of its own
+
+}  // namespace lacuna::cli
