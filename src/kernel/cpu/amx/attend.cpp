@@ -412,7 +412,7 @@ class Task {
       const float* s = slot(step) + r * kTileKeys;
       const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_load_ps(s), _mm512_load_ps(s + 16)));
       if (!(__builtin_fmaf(largest, factor_, -x.top[r]) > kLag)) continue;
-      const float top = __builtin_ceilf(largest * factor_);
+      const float top = largest * factor_;  // so that a row's first, perhaps only, key weighs exactly 1
       const __m512 shrink = exp2_fine(_mm512_set1_ps(x.top[r] - top));
       x.top[r] = top;
       _mm512_store_ps(sums + r * 16, _mm512_mul_ps(_mm512_load_ps(sums + r * 16), shrink));

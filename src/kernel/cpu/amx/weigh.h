@@ -2,8 +2,9 @@
 // lacuna: pod
 // From scores to softmax weights, in base 2: weight = 2^(score * factor - top).
 //
-// A row's `top` need not be the largest logit of the row so far: it may lag behind it by kLag, and is a whole
-// number, so that moving it multiplies by an exact power of two and happens rarely.
+// A row's `top` need not be the largest logit so far: it may lag behind it by kLag, so that it moves
+// rarely. Sums are of the weights as rounded to bf16: the error of a weight that outweighs all others
+// then cancels in acc / sum.
 #pragma once
 
 #include <immintrin.h>
@@ -60,9 +61,10 @@ struct Weigher {
     const __m512 x = _mm512_fmsub_ps(_mm512_load_ps(s), factor, t);
     const __m512 y = _mm512_fmsub_ps(_mm512_load_ps(s + 16), factor, t);
     highest = _mm512_max_ps(_mm512_max_ps(x, y), highest);  // in this order a NaN never gets in
-    const __m512 a = exp2_fast(x), b = exp2_fast(y);
-    _mm512_store_ps(sum_after, _mm512_add_ps(_mm512_load_ps(sum), _mm512_add_ps(a, b)));
-    _mm512_store_si512(weights, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a)));
+    const __m512bh p = _mm512_cvtne2ps_pbh(exp2_fast(y), exp2_fast(x));
+    _mm512_store_si512(weights, reinterpret_cast<__m512i>(p));
+    const __m512bh ones = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3f80));
+    _mm512_store_ps(sum_after, _mm512_dpbf16_ps(_mm512_load_ps(sum), p, ones));
   }
   // A row's weights grew past 2^kLag: its top must be raised and the weights made again.
   [[gnu::always_inline]] bool too_high() const {
