@@ -40,7 +40,7 @@ struct AttendSpec {
   float spread = 1.0f;    // standard deviation of the logits
   float softcap = 0;
   bool sinks = false, bias = false, slopes = false, resume = false, normalise = true, lse = true;
-  bool nan_hidden = false;  // K of cells that nobody sees is NaN
+  bool nan_hidden = false;  // K of cells that nobody sees is NaN, or huge
   bool token_major = false;  // q and out: the heads of a token side by side; else the rows of a head
   std::uint64_t seed = 1;
 
@@ -311,7 +311,8 @@ class AttendCase {
         for (int h = 0; h < (s.per_head ? s.hq : 1); ++h)
           for (int i = 0; i < s.n_rows; ++i) seen = seen || sees(h, i, c);
         if (!seen)
-          for (std::int64_t d = 0; d < s.hkv * s.dk; ++d) store_as(k_.data(), s.kv, c * s.hkv * s.dk + d, NAN);
+          for (std::int64_t d = 0; d < s.hkv * s.dk; ++d)
+            store_as(k_.data(), s.kv, c * s.hkv * s.dk + d, c % 2 ? NAN : 3e4f * (d % 2 ? 1.0f : -1.0f));
       }
     for (int h = 0; h < s.hq; ++h) {
       sinks_.push_back(2 * normal());

@@ -11,7 +11,7 @@ namespace {
 
 using Args = op::Attend::Args;
 
-// The worker's scratch for a block of `rows` rows (a multiple of kRows), every part 64-byte aligned.
+// The worker's scratch for a block of `rows` rows (a multiple of kRows).
 struct Scratch {
   int64_t pairs, dv;  // padded
   int32_t* q;         // [rows / 8][pairs][8]
