@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the user asked for, in one line of text:
+//   SPEC [key=value ...]     "xattention:stride=8 audit=sample precision=high report=/tmp/r.json"
+#pragma once
+
+#include <string>
+
+#include "lacuna/lacuna.h"
+
+namespace lacuna::ggml {
+
+struct Config {
+  Options options;
+  std::string report;       // file for the report, written when a context ends; empty = none
+  bool quiet = false;       // no summary line on stderr
+  std::string device = "auto";  // gpu, accel, or auto: gpu unless another GPU is there
+};
+
+// Also opens a session to try the method, kernel and machine named.
+Result<Config> parse_config(const std::string& text);
+
+}  // namespace lacuna::ggml
