@@ -127,7 +127,7 @@ ModelPtr load_model(const std::string& path, std::vector<ggml_backend_dev_t> dev
   p.progress_callback = [](float, void*) { return !interrupted(); };
   ModelPtr model(llama_model_load_from_file(path.c_str(), p));
   if (!model && !interrupted())
-    error = fmt::format("{}: llama.cpp cannot load it: {}", path, last_log_errors());
+    error = fmt::format("{}: cut off, damaged, or of a kind llama.cpp does not know; fetch it anew ({})", path, last_log_errors());
   return model;
 }
 

@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""lacuna run and compare from outside: exit codes, one-line errors, JSON fields.
+
+    test/e2e/cli_run_test.py LACUNA [MODELS]
+
+LACUNA is the program, MODELS the folder of `make models` (or $LACUNA_MODELS). Without the small
+model or the plug-in, what needs them is skipped, with a line that says so.
+"""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+LACUNA = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "build/release/lacuna").resolve()
+MODELS = pathlib.Path(os.environ.get("LACUNA_MODELS") or (sys.argv[2] if len(sys.argv) > 2 else "models"))
+MODEL = MODELS / "smollm2-135m-instruct.gguf"
+PLUGIN = LACUNA.with_name("liblacuna-ggml.so")
+
+FIELDS = """model prompt_tokens generated_tokens method host kernel ttft_s prefill_tok_s decode_tok_s
+attention_s density lost_mass kv_bytes_read_per_token peak_rss_bytes side_bytes text""".split()
+INNER = {
+    "attention_s": ["estimate", "budget", "attend", "correct", "account"],
+    "density": ["prefill", "decode"],
+    "lost_mass": ["mean", "p95", "max", "rows"],
+}
+# About 600 tokens: more than a micro-batch, and rows with the 256 visible keys an audit wants.
+TEXT = "".join(f"Box {i} holds {i * 7 % 13} red and {i * 5 % 11} blue marbles.\n" for i in range(40))
+
+
+def lacuna(*arguments, stdin=None):
+    return subprocess.run([LACUNA, *map(str, arguments)], capture_output=True, text=True,
+                          stdin=stdin or subprocess.DEVNULL, timeout=300)
+
+
+class Lines(unittest.TestCase):
+    """Bad input: exit code 2, and one line on stderr that names the value and the mend."""
+
+    def refused(self, arguments, *words):
+        done = lacuna(*arguments)
+        self.assertEqual(done.returncode, 2, f"{arguments}: {done.stderr}")
+        lines = done.stderr.strip().splitlines()
+        self.assertEqual(len(lines), 1, done.stderr)
+        self.assertTrue(lines[0].startswith("lacuna: "), lines[0])
+        for word in words:
+            self.assertIn(word, lines[0])
+        self.assertEqual(done.stdout, "")
+
+
+class Arguments(Lines):
+    def test_verb(self):
+        self.refused(["rnu"], "'rnu'", "run", "compare")
+
+    def test_option(self):
+        self.refused(["run", "-m", "x", "-p", "hi", "--frob"], "--frob")
+        self.refused(["run", "-p", "hi"], "--model")
+        self.refused(["run", "-m", "x", "-p", "hi", "-n", "-3"], "-3", "0")
+        self.refused(["run", "-m", "x", "-p", "hi", "-ctk", "q9"], "q9", "f16")
+        self.refused(["run", "-m", "x", "-p", "hi", "--audit", "some"], "some", "sample")
+        self.refused(["run", "-m", "x"], "-f", "-p")
+
+    def test_method(self):
+        for verb, option in (("run", "--method"), ("compare", "--methods")):
+            self.refused([verb, "-m", "x", "-p", "hi", option, "streamingllmm"], "streamingllmm", "'streamingllm'")
+            self.refused([verb, "-m", "x", "-p", "hi", option, "streamingllm:snk=4"], "snk", "'sink'")
+            self.refused([verb, "-m", "x", "-p", "hi", option, "streamingllm:sink=-1"], "sink", "-1", "..")
+
+    def test_unwritable_json(self):
+        self.refused(["run", "-m", "x", "-p", "hi", "--json", "/no such folder/x.json"], "/no such folder/x.json")
+
+    def test_help(self):
+        for verb in ("run", "compare"):
+            done = lacuna(verb, "--help")
+            self.assertEqual(done.returncode, 0)
+            self.assertIn("--model", done.stdout)
+
+
+class Files(Lines):
+    def test_no_model(self):
+        self.refused(["run", "--method", "stock", "-m", "/no/model.gguf", "-p", "hi"], "/no/model.gguf")
+
+    def test_no_gguf(self):
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as f:
+            f.write(b"hello, this is no model\n")
+            f.flush()
+            self.refused(["run", "--method", "stock", "-m", f.name, "-p", "hi"], f.name, "GGUF")
+
+    def test_folder(self):
+        self.refused(["run", "--method", "stock", "-m", "/tmp", "-p", "hi"], "folder")
+
+
+class Runs(Lines):
+    def run_json(self, *arguments):
+        done = lacuna("run", "-m", MODEL, "--json", "-", *arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        run = json.loads(done.stdout)
+        self.assertEqual(list(run), FIELDS)
+        for field, keys in INNER.items():
+            self.assertEqual(list(run[field]), keys)
+        return run
+
+
+@unittest.skipUnless(MODEL.exists(), f"{MODEL} is not there: make models")
+class Stock(Runs):
+    def test_cut_off_model(self):
+        data = MODEL.read_bytes()
+        for share in (0.001, 0.5, 0.999):  # in the header, in the weights, in the last weight
+            with tempfile.NamedTemporaryFile(suffix=".gguf") as f:
+                f.write(data[: int(len(data) * share)])
+                f.flush()
+                self.refused(["run", "--method", "stock", "-m", f.name, "-p", "hi"], f.name, "cut off")
+
+    def test_prompt_longer_than_context(self):
+        self.refused(["run", "--method", "stock", "-m", MODEL, "-p", TEXT, "-c", 256], "256", "-c ")
+
+    def test_missing_text(self):
+        self.refused(["run", "--method", "stock", "-m", MODEL, "-f", "/no/text.txt"], "/no/text.txt")
+
+    def test_fields_of_stock(self):
+        run = self.run_json("--method", "stock", "-p", "What is the capital of France?", "-n", 6)
+        self.assertEqual(run["method"], "stock")
+        self.assertIn("Paris", run["text"])
+        self.assertGreater(run["prompt_tokens"], 6)
+        self.assertLessEqual(run["generated_tokens"], 6)
+        for field in ("ttft_s", "prefill_tok_s", "decode_tok_s"):
+            self.assertGreater(run[field], 0)
+        self.assertGreater(run["peak_rss_bytes"], 20e6)
+        for field in INNER:
+            self.assertTrue(all(x is None for x in run[field].values()))
+
+    def test_chat_and_plain(self):
+        chat = self.run_json("--method", "stock", "-p", "one two", "-n", 0)
+        plain = self.run_json("--method", "stock", "-p", "one two", "-n", 0, "--no-chat")
+        self.assertGreater(chat["prompt_tokens"], plain["prompt_tokens"])
+        self.assertEqual(plain["prompt_tokens"], 2)
+        self.assertEqual(plain["generated_tokens"], 0)
+        self.assertIsNone(plain["decode_tok_s"])
+
+    def test_micro_batches_change_nothing(self):
+        one = self.run_json("--method", "stock", "-p", TEXT, "-n", 4)
+        many = self.run_json("--method", "stock", "-p", TEXT, "-n", 4, "-ub", 100)
+        self.assertGreater(one["prompt_tokens"], 512)
+        self.assertEqual(one["text"], many["text"])
+
+    def test_json_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "run.json"
+            done = lacuna("run", "-m", MODEL, "--method", "stock", "-p", "hi", "-n", 1, "--json", path)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(os.listdir(folder), ["run.json"])
+            run = json.loads(path.read_text())
+            self.assertTrue(done.stdout.startswith(run["text"]))
+            self.assertIn("memory", done.stdout)
+
+    def test_interrupt(self):
+        with tempfile.NamedTemporaryFile("w") as f:
+            f.write(TEXT * 10)  # long enough that the signal finds it reading or writing
+            f.flush()
+            child = subprocess.Popen([LACUNA, "run", "-m", MODEL, "--method", "stock", "-f", f.name, "-n", "1000",
+                                      "--json", "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            time.sleep(3)
+            child.send_signal(signal.SIGINT)
+            out, err = child.communicate(timeout=120)
+            self.assertEqual(child.returncode, 130, err)
+            if out:  # empty only if the model was still being loaded
+                self.assertEqual(list(json.loads(out)), FIELDS)
+
+
+@unittest.skipUnless(MODEL.exists() and PLUGIN.exists(), f"{MODEL} or {PLUGIN} is not there: make models build")
+class WithPlugin(Runs):
+    def test_fields_of_dense(self):
+        run = self.run_json("--method", "dense", "--precision", "high", "-p", TEXT, "-n", 4)
+        stock = self.run_json("--method", "stock", "-p", TEXT, "-n", 4)
+        self.assertEqual(run["text"], stock["text"])
+        self.assertIsInstance(run["kernel"], str)
+        self.assertEqual(run["density"], {"prefill": 1.0, "decode": 1.0})
+        self.assertGreater(run["attention_s"]["attend"], 0)
+        self.assertGreater(run["kv_bytes_read_per_token"], 0)
+
+    def test_sparse_is_sparse(self):
+        run = self.run_json("--method", "streamingllm:sink=4:window=128", "--audit", "full", "-p", TEXT, "-n", 2)
+        self.assertLess(run["density"]["prefill"], 0.7)
+        self.assertGreater(run["lost_mass"]["rows"], 0)
+        self.assertTrue(0 < run["lost_mass"]["mean"] < 1)
+
+    def test_unknown_kernel(self):
+        self.refused(["run", "-m", MODEL, "-p", "hi", "--kernel", "no.such.kernel"], "no.such.kernel")
+
+    def test_quantised_cache_is_told(self):
+        done = lacuna("run", "-m", MODEL, "-p", "hi", "-n", 1, "-ctk", "q8_0", "-ctv", "q8_0")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("q8_0", done.stderr)
+
+    def test_compare(self):
+        with tempfile.NamedTemporaryFile("w") as f, tempfile.NamedTemporaryFile() as report:
+            f.write(TEXT)
+            f.flush()
+            done = lacuna("compare", "-m", MODEL, "-f", f.name, "-n", 2, "--json", report.name,
+                          "--methods", "streamingllm:sink=4:window=128")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            document = json.load(open(report.name))
+        names = [run["method"] for run in document["runs"]]
+        self.assertEqual(names, ["stock", "dense", "streamingllm:sink=4:window=128"])
+        for run in document["runs"]:
+            self.assertEqual([k for k in run if k in FIELDS], FIELDS)
+        stock, dense, sparse = document["runs"]
+        self.assertEqual((stock["kl_mean"], stock["same_top_share"]), (0, 1))
+        self.assertLess(dense["kl_mean"], 5e-3)
+        self.assertGreater(sparse["kl_mean"], dense["kl_mean"])
+        self.assertLess(document["floor"]["kl_mean"], sparse["kl_mean"])
+        self.assertLessEqual(max(len(l) for l in done.stdout.splitlines()[:-1]), 80)
+        self.assertTrue(done.stdout.strip().endswith("."))
+
+
+if __name__ == "__main__":
+    for needed in (MODEL, PLUGIN):
+        if not needed.exists():
+            print(f"skip: {needed} is not there")
+    unittest.main(argv=sys.argv[:1], verbosity=2)
