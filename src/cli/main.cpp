@@ -2,9 +2,11 @@
 // The command `lacuna`: a table of verbs and nothing else. A verb is one file.
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <fmt/format.h>
 
+#include "base/words.h"
 #include "cli/common.h"
 #include "cli/verbs.h"
 
@@ -19,8 +21,15 @@ struct Verb {
 };
 
 constexpr Verb kVerbs[] = {
+    {"list", "the methods", verb_list},
+    {"show", "one method: paper, parameters with ranges, limits", verb_show},
+    {"explain", "which plan and which kernel a call would get, and why", verb_explain},
+    {"doctor", "what this machine can do, what was found, what is missing", verb_doctor},
     {"run", "read a prompt with a model and answer it, and say what was kept and lost", verb_run},
     {"compare", "the same prompt with stock llama.cpp, dense, and each method", verb_compare},
+    {"check", "every kernel against the reference, case by case", verb_check},
+    {"bench", "the speed of kernels, alone or against llama.cpp's own", verb_bench},
+    {"docs", "write docs/generated, or check that it is up to date", verb_docs},
     {"kl", "", verb_kl},
 };
 
@@ -42,10 +51,12 @@ int main(int argc, char** argv) {
     fmt::print("lacuna {}\n", LACUNA_VERSION);
     return kOk;
   }
-  std::string known;
+  std::vector<std::string> known;
   for (const Verb& v : kVerbs) {
     if (v.name == name) return v.run(argc - 1, argv + 1);
-    if (!v.help.empty()) known += fmt::format("{}{}", known.empty() ? "" : ", ", v.name);
+    if (!v.help.empty()) known.emplace_back(v.name);
   }
-  return bad_input(fmt::format("unknown verb '{}'; there are {}", name, known));
+  const std::string near = lacuna::nearest(name, known);
+  return bad_input(fmt::format("unknown verb '{}'{}; there are {}", name,
+                               near.empty() ? "" : fmt::format(": did you mean '{}'?", near), fmt::join(known, ", ")));
 }

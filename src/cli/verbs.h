@@ -4,8 +4,15 @@
 
 namespace lacuna::cli {
 
+int verb_list(int argc, char** argv);
+int verb_show(int argc, char** argv);
+int verb_explain(int argc, char** argv);
+int verb_doctor(int argc, char** argv);
 int verb_run(int argc, char** argv);
 int verb_compare(int argc, char** argv);
+int verb_check(int argc, char** argv);
+int verb_bench(int argc, char** argv);
+int verb_docs(int argc, char** argv);
 int verb_kl(int argc, char** argv);  // hidden: compare's pass over logits, in a process of its own
 
 }  // namespace lacuna::cli

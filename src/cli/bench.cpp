@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+// lacuna bench: the time of one attention call, K and V packed as a host keeps them, the selection
+// already lowered. What packing and lowering cost stands beside it. With a peer, both run in turns.
+#include "cli/bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <thread>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "cli/case_options.h"
+#include "cli/verbs.h"
+#include "engine/packed_tensor.h"
+
+namespace lacuna::cli {
+namespace {
+
+struct Spread {
+  double median = 0, min = 0, max = 0;  // seconds
+};
+
+Spread spread(std::vector<double> seconds) {
+  std::sort(seconds.begin(), seconds.end());
+  const std::size_t n = seconds.size();
+  return {n % 2 ? seconds[n / 2] : 0.5 * (seconds[n / 2 - 1] + seconds[n / 2]), seconds.front(), seconds.back()};
+}
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Thread pools spin for a moment after their work; the other side's time begins when that is over.
+void settle() { std::this_thread::sleep_for(std::chrono::milliseconds(3)); }
+
+struct Outcome {
+  std::string kernel, peer;
+  Spread ours, theirs;
+  double gflops = 0, density = 1, pack = 0, lower = 0, difference = -1;
+  std::int64_t runs = 0;
+};
+
+// How often, so that a case takes about `budget` seconds: at least 3 times, at most `most`.
+int repeats(double once, double budget, int most) {
+  return std::clamp(static_cast<int>(budget / std::max(once, 1e-6)), 3, most);
+}
+
+Result<Outcome> bench_attend(const Case& c, bool with_peer, int asked) {
+  const auto pool = make_thread_pool(c.threads);
+  const Features have = features_of(c);
+  std::vector<std::unique_ptr<AttendProblem>> problems;
+  std::vector<op::Attend::Args> calls;
+  Outcome o;
+  double pairs = 0, allowed = 0;
+  PackFormat format = choose_format(have, c.kv, c.precision);
+  for (const auto* k : kernel::attend_list)
+    if (c.kernel == k->name && k->pack != PackFormat::none) format = k->pack;
+  for (int batch = 0; batch < c.b; ++batch) {
+    problems.push_back(std::make_unique<AttendProblem>(c, batch));
+    AttendProblem& p = *problems.back();
+    (void)p.args(have, format, *pool);  // the first touch of fresh pages is nobody's packing
+    calls.push_back(p.args(have, format, *pool));
+    pairs += p.attended_pairs();
+    allowed += p.allowed_pairs();
+    o.pack += p.pack_seconds();
+    o.lower += p.lower_seconds();
+  }
+  std::vector<Refusal> refusals;
+  const auto* k = pick(kernel::attend_list, calls[0], have, pool->workers(), c.kernel, &refusals);
+  if (!k) {
+    std::string text = "no kernel takes this case";
+    for (const Refusal& r : refusals) text += fmt::format("; {}: {}", r.kernel, r.reason);
+    return unsupported(text);
+  }
+  o.kernel = k->name;
+  o.density = allowed > 0 ? pairs / allowed : 1;
+
+  Workspace space;
+  const auto ours = [&] {
+    const double start = now();
+    for (const auto& a : calls) run_kernel(*k, a, *pool, space);
+    return now() - start;
+  };
+  // Of several builds of the peer the quickest one is meant; two tries each, after one to warm up.
+  std::unique_ptr<Peer> peer;
+  if (with_peer) {
+    auto all = llama_peers(c, *problems[0], pool->workers());
+    if (!all.ok()) return all.error();
+    double best = 0;
+    for (auto& candidate : all.value()) {
+      settle();
+      candidate->run();
+      const double t = std::min(candidate->run(), candidate->run());
+      if (!peer || t < best) {
+        best = t;
+        peer = std::move(candidate);
+      }
+    }
+    o.peer = peer->name();
+  }
+  settle();
+  ours();
+  const double once = ours() + (peer ? peer->run() * static_cast<double>(c.b) : 0);
+  const int n = asked > 0 ? asked : repeats(once, 3.0, 101);
+  std::vector<double> our_times, their_times;
+  Progress progress("bench " + o.kernel, n, "runs");
+  for (int i = 0; i < n; ++i) {
+    if (once > 0.2) progress.update(i);
+    settle();
+    our_times.push_back(ours());
+    if (peer) {
+      settle();
+      double t = 0;
+      for (int batch = 0; batch < c.b; ++batch) t += peer->run();
+      their_times.push_back(t);
+    }
+  }
+  o.runs = n;
+  o.ours = spread(our_times);
+  if (peer) o.theirs = spread(their_times);
+  if (peer && o.density >= 1) {  // both computed the same: say how far apart they are
+    const std::vector<float> theirs = peer->result();
+    o.difference = 0;
+    for (std::size_t i = 0; i < theirs.size(); ++i)
+      o.difference = std::max(o.difference, std::fabs(static_cast<double>(theirs[i]) - problems[0]->out()[i]));
+  }
+  o.gflops = 2 * pairs * static_cast<double>(c.d + c.value_dim()) / o.ours.median * 1e-9;
+  return o;
+}
+
+// strided_scores: FLOPs count the squares a causal estimate reads.
+Result<Outcome> bench_strided(const Case& c, int asked) {
+  const auto pool = make_thread_pool(c.threads);
+  const Features have = features_of(c);
+  AttendProblem problem(c, 0);
+  PackFormat format = choose_format(have, c.kv, c.precision);
+  for (const auto* k : kernel::strided_scores_list)
+    if (c.kernel == k->name && k->pack != PackFormat::none) format = k->pack;
+  if (format == PackFormat::none) return unsupported("strided_scores reads packed keys, which need AVX2");
+  (void)problem.args(have, format, *pool);
+  const op::Attend::Args packed = problem.args(have, format, *pool);
+  op::StridedScores::Args a;
+  a.stride = static_cast<std::int32_t>(c.stride);
+  a.hq = packed.hq;
+  a.hkv = packed.hkv;
+  a.dk = packed.dk;
+  a.n_rows = packed.n_rows;
+  a.n_keys = c.nkv;
+  a.q = packed.q;
+  a.q_head = packed.q_head;
+  a.q_row = packed.q_row;
+  a.packed_k = packed.packed_k;
+  a.score_row = a.n_cols();
+  a.first_key_of_row0 = c.nkv - c.nq;
+  std::vector<float> scores(static_cast<std::size_t>(a.hq * a.m_rows() * a.score_row));
+  a.score = scores.data();
+  std::vector<Refusal> refusals;
+  const auto* k = pick(kernel::strided_scores_list, a, have, pool->workers(), c.kernel, &refusals);
+  if (!k) {
+    std::string text = "no kernel takes this case";
+    for (const Refusal& r : refusals) text += fmt::format("; {}: {}", r.kernel, r.reason);
+    return unsupported(text);
+  }
+  Workspace space;
+  const auto ours = [&] {
+    const double start = now();
+    run_kernel(*k, a, *pool, space);
+    return now() - start;
+  };
+  ours();
+  const int n = asked > 0 ? asked : repeats(ours(), 1.5, 101);
+  std::vector<double> times;
+  for (int i = 0; i < n; ++i) times.push_back(ours());
+  double squares = 0;
+  for (std::int64_t m = 0; m < a.m_rows(); ++m) squares += static_cast<double>(a.causal_end(m));
+  Outcome o;
+  o.kernel = k->name;
+  o.ours = spread(times);
+  o.runs = n;
+  o.pack = problem.pack_seconds();
+  o.gflops = 2 * squares * static_cast<double>(a.hq) * a.stride * a.dk / o.ours.median * 1e-9;
+  return o;
+}
+
+std::string ms(double seconds) {
+  const double x = seconds * 1e3;
+  return x < 10 ? fmt::format("{:.3f}", x) : x < 1000 ? fmt::format("{:.1f}", x) : fmt::format("{:.0f}", x);
+}
+
+void print(const Case& c, const Outcome& o) {
+  fmt::print("{}\n", c.line());
+  fmt::print("  {:<26} {:>9} ms  ({} .. {})  {:.1f} GFLOP/s, density {:.3f}\n", bold(o.kernel), ms(o.ours.median), ms(o.ours.min),
+             ms(o.ours.max), o.gflops, o.density);
+  if (!o.peer.empty())
+    fmt::print("  {:<26} {:>9} ms  ({} .. {})  ratio {}\n", o.peer, ms(o.theirs.median), ms(o.theirs.min), ms(o.theirs.max),
+               bold(fmt::format("{:.2f}", o.theirs.median / o.ours.median)));
+  std::string aside = fmt::format("packing all K and V takes {} ms, lowering {} ms", ms(o.pack), ms(o.lower));
+  if (!o.peer.empty()) aside += fmt::format("; with packing: ratio {:.2f}", o.theirs.median / (o.ours.median + o.pack));
+  fmt::print("  {}\n", dim(aside));
+  if (o.difference >= 0) fmt::print("  {}\n", dim(fmt::format("greatest difference of the two results: {:.1e}", o.difference)));
+  std::fflush(stdout);
+}
+
+nlohmann::ordered_json as_json(const Case& c, const Outcome& o) {
+  nlohmann::ordered_json j = {{"case", c.line()},
+                              {"kernel", o.kernel},
+                              {"ms", {{"median", o.ours.median * 1e3}, {"min", o.ours.min * 1e3}, {"max", o.ours.max * 1e3}}},
+                              {"gflops", o.gflops},
+                              {"density", o.density},
+                              {"runs", o.runs},
+                              {"pack_ms", o.pack * 1e3},
+                              {"lower_ms", o.lower * 1e3}};
+  if (o.peer.empty()) return j;
+  j["peer"] = {{"name", o.peer},
+               {"ms", o.theirs.median * 1e3},
+               {"ms_min", o.theirs.min * 1e3},
+               {"ms_max", o.theirs.max * 1e3}};
+  if (o.difference >= 0) j["peer"]["max_difference"] = o.difference;
+  j["ratio"] = o.theirs.median / o.ours.median;
+  j["ratio_with_packing"] = o.theirs.median / (o.ours.median + o.pack);
+  return j;
+}
+
+}  // namespace
+
+int verb_bench(int argc, char** argv) {
+  CLI::App app("Times op attend and what estimates need, alone or against a peer.", "bench");
+  CaseOptions options;
+  options.add_to(app);
+  std::string peer;
+  int runs = 0;
+  app.add_option("--peer", peer, "also time llama.cpp's own attention (the quickest of its builds here): llama")
+      ->check(CLI::IsMember({"llama"}));
+  app.add_option("-r,--runs", runs, "timed runs per case (default: about three seconds' worth)")->check(CLI::Range(1, 100000));
+  if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
+  if (const std::string why = options.json.check(); !why.empty()) return bad_input(why);
+  auto cases = options.read("perf_");
+  if (!cases.ok()) return bad_input(cases.error().what);
+
+  const bool speak = !options.json.on_stdout();
+  if (speak && !peer.empty())
+    fmt::print("{}\n\n", dim("Compared is attention alone: the host keeps K and V packed, llama.cpp keeps its own cache.\n"
+                             "GFLOP/s count attended pairs; ratio = llama.cpp's time / ours; it always attends to all."));
+  nlohmann::ordered_json document = {{"machine", describe(detect_features())}, {"cases", nlohmann::ordered_json::array()}};
+  Progress progress("bench", static_cast<long long>(cases.value().size()), "cases");
+  long long done = 0;
+  for (const Case& c : cases.value()) {
+    progress.update(done++);
+    try {
+      const bool with_peer = !peer.empty() && c.op == "attend";
+      auto outcome = c.op == "attend" ? bench_attend(c, with_peer, runs) : bench_strided(c, runs);
+      progress.clear();
+      if (!outcome.ok()) return bad_input(fmt::format("{}: {}", outcome.error().what, c.line()));
+      if (speak) print(c, outcome.value());
+      document["cases"].push_back(as_json(c, outcome.value()));
+    } catch (const std::bad_alloc&) {
+      return bad_input(fmt::format("out of memory: {}", c.line()));
+    }
+  }
+  if (options.json.wanted())
+    if (const std::string why = options.json.write(document); !why.empty()) return bad_input(why);
+  return kOk;
+}
+
+}  // namespace lacuna::cli

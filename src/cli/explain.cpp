@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+// lacuna explain: one attention call, planned and lowered but for its result not run: what a method
+// keeps, how that looks to a kernel, which kernel takes it, and why the others do not.
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/half.h"
+#include "base/rng.h"
+#include "cli/case.h"
+#include "cli/common.h"
+#include "cli/problem.h"
+#include "cli/text.h"
+#include "cli/verbs.h"
+#include "engine/registry.h"
+#include "engine/session.h"
+
+namespace lacuna::cli {
+namespace {
+
+// Keys as models tend to have them: a few that every row looks at, and neighbours alike, so that a
+// method has something to find. Each position's direction drifts; every 1024th key is a landmark.
+void make_structured(const Case& c, std::vector<float>& q, std::vector<float>& k) {
+  Rng rng(c.seed);
+  const auto d = static_cast<std::size_t>(c.d);
+  const auto fresh = [&](std::vector<float>& x) {
+    for (float& e : x) e = static_cast<float>(rng.normal());
+  };
+  for (std::int64_t g = 0; g < c.hkv; ++g) {
+    std::vector<float> drift(d), landmark(d), step(d);
+    fresh(drift);
+    fresh(landmark);
+    for (std::int64_t j = 0; j < c.nkv; ++j) {
+      fresh(step);
+      for (std::size_t x = 0; x < d; ++x) {
+        drift[x] = 0.98f * drift[x] + 0.199f * step[x];  // variance stays 1
+        const bool marked = j % 1024 == 0;
+        k[static_cast<std::size_t>(j * c.hkv + g) * d + x] = marked ? 1.2f * landmark[x] : drift[x];
+      }
+      const std::int64_t row = j - (c.nkv - c.nq);
+      if (row < 0) continue;
+      for (std::int64_t h = g * (c.hq / c.hkv); h < (g + 1) * (c.hq / c.hkv); ++h)
+        for (std::size_t x = 0; x < d; ++x)
+          q[static_cast<std::size_t>(row * c.hq + h) * d + x] =
+              0.8f * drift[x] + 0.6f * landmark[x] + 0.3f * static_cast<float>(rng.normal());
+    }
+  }
+}
+
+// q [nq][hq][d], then k [nkv][hkv][d], f32 in the machine's order; nothing else in the file.
+std::string read_data(const std::string& path, std::vector<float>& q, std::vector<float>& k) {
+  std::ifstream in(path, std::ios::binary | std::ios::ate);
+  const std::size_t need = (q.size() + k.size()) * sizeof(float);
+  if (!in) return fmt::format("--data {}: cannot read it", path);
+  const auto size = static_cast<std::size_t>(std::max<std::streamoff>(in.tellg(), 0));
+  if (size != need)
+    return fmt::format("--data {}: {} bytes, need {} for q [nq][hq][d] and k [nkv][hkv][d] in f32", path, size, need);
+  in.seekg(0);
+  in.read(reinterpret_cast<char*>(q.data()), static_cast<std::streamsize>(q.size() * sizeof(float)));
+  in.read(reinterpret_cast<char*>(k.data()), static_cast<std::streamsize>(k.size() * sizeof(float)));
+  return in ? "" : fmt::format("--data {}: cannot read it", path);
+}
+
+std::string pattern_text(const Plan& plan) {
+  if (const auto* w = std::get_if<Window>(&plan.pattern))
+    return fmt::format("closed form: the first {} keys, a window of {}{}", w->sink, w->window,
+                       w->dense_from >= 0 ? fmt::format(", rows from key {} on see everything", w->dense_from) : "");
+  if (const auto* m = std::get_if<BlockMap>(&plan.pattern))
+    return fmt::format("block list: {} rows x {} keys, {} list{}, {} blocks kept", m->block_q, m->block_k,
+                       m->heads == 1 ? "one" : std::to_string(m->heads), m->heads == 1 ? " for all heads" : "s, one per head",
+                       m->cols.size());
+  return "everything the model allows";
+}
+
+const char* pattern_name(const Plan& plan) {
+  return std::holds_alternative<Window>(plan.pattern) ? "closed" : std::holds_alternative<BlockMap>(plan.pattern) ? "block" : "dense";
+}
+
+}  // namespace
+
+int verb_explain(int argc, char** argv) {
+  CLI::App app("Says what a method would do with one attention call, and which kernel would run it.", "explain");
+  std::string spec, shape, data = "structured", precision, kernel_name, machine;
+  int threads = 0;
+  std::uint64_t seed = 1;
+  std::int64_t prompt_tokens = -1;
+  JsonSink json;
+  app.add_option("--method", spec, "SPEC: slug:key=value")->default_str("dense");
+  app.add_option("--shape", shape, "hq=32,hkv=8,nq=512,nkv=8192,d=128[,kv=f16]")->required();
+  app.add_option("--data", data, "structured, random, or a file of f32: q [nq][hq][d], then k [nkv][hkv][d]");
+  app.add_option("--prompt-tokens", prompt_tokens, "the prompt's whole length, as a host announces it (default: unknown)");
+  app.add_option("--precision", precision, "fast (default) or high");
+  app.add_option("--kernel", kernel_name, "force one kernel of op attend by name");
+  app.add_option("--machine", machine, "pretend to be less: avx2, avx512, avx512bf16");
+  app.add_option("-t,--threads", threads, "threads (0 = one per core)")->check(CLI::Range(0, 1024));
+  app.add_option("--seed", seed, "of the data");
+  json.add_option(app);
+  if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
+  if (const std::string why = json.check(); !why.empty()) return bad_input(why);
+  if (spec.empty()) spec = "dense";
+
+  // A shape is a case without an op.
+  std::string words = "attend " + shape;
+  std::replace(words.begin(), words.end(), ',', ' ');
+  auto parsed = parse_case(words, {.precision = precision, .kernel = kernel_name, .machine = machine, .seed = std::to_string(seed), .threads = threads});
+  if (!parsed.ok()) return bad_input(fmt::format("--shape {}: {}", shape, parsed.error().what));
+  const Case c = parsed.value();
+  auto made = make_method(spec);
+  if (!made.ok()) return bad_input(made.error().what);
+
+  Session::Impl s;
+  s.method = std::move(made.value());
+  s.have = features_of(c);
+  s.options.precision = c.precision;
+  s.options.kernel = c.kernel;
+  s.own_pool = make_thread_pool(c.threads);
+  s.parallel = s.own_pool.get();
+  s.prompt_tokens = prompt_tokens;
+
+  std::vector<float> q(static_cast<std::size_t>(c.nq * c.hq * c.d)), keys(static_cast<std::size_t>(c.nkv * c.hkv * c.d));
+  if (data == "structured") {
+    make_structured(c, q, keys);
+  } else if (data == "random") {
+    fill_normal(q.data(), Dtype::f32, static_cast<std::int64_t>(q.size()), c.seed);
+    fill_normal(keys.data(), Dtype::f32, static_cast<std::int64_t>(keys.size()), c.seed + 1);
+  } else if (const std::string why = read_data(data, q, keys); !why.empty()) {
+    return bad_input(why);
+  }
+  std::vector<unsigned char> k(keys.size() * size_of(c.kv)), v(static_cast<std::size_t>(c.nkv * c.hkv * c.value_dim()) * size_of(c.kv));
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (c.kv == Dtype::f32) reinterpret_cast<float*>(k.data())[i] = keys[i];
+    else reinterpret_cast<std::uint16_t*>(k.data())[i] = c.kv == Dtype::f16 ? float_to_half(keys[i]) : float_to_bf16(keys[i]);
+  }
+  std::vector<float> out(static_cast<std::size_t>(c.nq * c.hq * c.value_dim()));
+  AttendCall call;
+  call.q = token_major(q.data(), Dtype::f32, 1, c.hq, c.nq, c.d);
+  call.k = token_major(k.data(), c.kv, 1, c.hkv, c.nkv, c.d);
+  call.v = token_major(v.data(), c.kv, 1, c.hkv, c.nkv, c.value_dim());
+  call.out = token_major(out.data(), Dtype::f32, 1, c.hq, c.nq, c.value_dim());
+  auto& mask = s.mask_entry(call);
+  op::Attend::Args args = s.base_args(call, mask);
+  const Segment& segment = mask.visible.segments().front();
+  auto planned = s.plan(call, mask, segment, args);
+  if (!planned.ok()) return bad_input(planned.error().what);
+  const Plan& plan = planned.value();
+  const Grid grid{args.hq, segment.rows(), segment.n_keys, segment.key_of_row.front()};
+  if (const Status good = check_plan(plan, grid); !good.ok()) return bad_input(good.error().what);
+  lower_pattern(plan.pattern, plan.routes, mask.visible, segment, args.hq, block_q_of(plan.pattern, kBlockQ), s.lowered);
+  args.runs = s.lowered.view();
+  std::vector<Refusal> refusals;
+  const auto* chosen = pick(kernel::attend_list, args, s.have, s.parallel->workers(), c.kernel, &refusals);
+
+  const double allowed = mask.allowed_pairs * args.hq, attended = s.lowered.attended_pairs * (s.lowered.heads == 1 ? args.hq : 1);
+  std::int64_t full = 0, partial = 0;
+  for (const TileRun& r : s.lowered.runs) (r.bits < 0 ? full : partial) += r.end - r.begin;
+  const auto dense_heads = std::count(plan.routes.begin(), plan.routes.end(), Route::full);
+  const double bytes = s.kv_bytes(args, s.lowered);
+  const std::string canonical = canonical_spec(*s.method);
+
+  if (json.wanted()) {
+    nlohmann::ordered_json params = nlohmann::ordered_json::object(), walk = nlohmann::ordered_json::array();
+    for (const auto& p : describe_params(*s.method)) params[p.name] = p.value;
+    for (const auto& r : refusals) walk.push_back({{"kernel", r.kernel}, {"refused", r.reason}});
+    if (chosen) walk.push_back({{"kernel", chosen->name}, {"refused", nullptr}});
+    const std::string why = json.write(
+        {{"method", canonical},
+         {"parameters", params},
+         {"shape", c.line()},
+         {"data", data},
+         {"machine", describe(s.have)},
+         {"plan", {{"layout", pattern_name(plan)}, {"text", pattern_text(plan)}, {"dense_heads", dense_heads}, {"why", plan.why}}},
+         {"density", allowed > 0 ? attended / allowed : 1},
+         {"allowed_pairs", allowed},
+         {"attended_pairs", attended},
+         {"runs", s.lowered.runs.size()},
+         {"full_tiles", full},
+         {"partial_tiles", partial},
+         {"rows_per_block", s.lowered.block_q},
+         {"kv_bytes", bytes},
+         {"seconds", {{"estimate", s.phase->report.seconds[0]}, {"budget", s.phase->report.seconds[1]}}},
+         {"packed", name_of(args.packed_k.format)},
+         {"kernel", chosen ? nlohmann::ordered_json(chosen->name) : nlohmann::ordered_json()},
+         {"kernels", walk}});
+    if (!why.empty()) return bad_input(why);
+    if (json.on_stdout()) return chosen ? kOk : kBadInput;
+  }
+
+  const auto line = [](std::string_view name, std::string_view text) {
+    const std::string head = fmt::format("{:<10}", name), body = paragraph(text, std::string(10, ' '));
+    fmt::print("{}{}", bold(head), body.substr(std::min<std::size_t>(10, body.size())));
+  };
+  line("method", canonical);
+  line("shape", c.line().substr(c.line().find(" b=") + 1) + ", causal, " +
+                    (data == "structured" ? "made-up data with landmarks and drift" : data == "random" ? "random data" : "data of " + data));
+  line("plan", pattern_text(plan) + (dense_heads ? fmt::format("; {} of {} heads attend to all", dense_heads, args.hq) : ""));
+  if (!plan.why.empty()) line("why", plan.why);
+  line("density", fmt::format("{:.4f} ({:.3g} of {:.3g} pairs)", allowed > 0 ? attended / allowed : 1, attended, allowed));
+  line("lowered", fmt::format("{} runs in blocks of {} rows: {} full and {} partial tiles of {} keys", s.lowered.runs.size(),
+                              s.lowered.block_q, full, partial, kTileKeys));
+  line("reads", fmt::format("{} of K and V per call, packed as {}", human_bytes(bytes), name_of(args.packed_k.format)));
+  if (s.phase->report.seconds[0] > 0)
+    line("took", fmt::format("estimate {:.1f} ms, budget {:.1f} ms", s.phase->report.seconds[0] * 1e3, s.phase->report.seconds[1] * 1e3));
+  line("machine", describe(s.have));
+  line("kernels", chosen ? "of op attend, in the order they are asked" : "none of op attend takes this call");
+  for (const auto& r : refusals) fmt::print("  {:<24}{}\n", r.kernel, dim("no: " + r.reason));
+  if (chosen) fmt::print("  {:<24}{}\n", chosen->name, bold("takes it"));
+  if (data == "structured" || data == "random")
+    fmt::print("\nA model's own data gives other figures: lacuna run --audit sample tells them.\n");
+  return chosen ? kOk : kBadInput;
+}
+
+}  // namespace lacuna::cli
