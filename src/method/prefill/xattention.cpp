@@ -30,7 +30,9 @@ constexpr Card kCard{
         "A lone slash line at an even distance is invisible to an even stride; a single needle is a vertical line "
         "and is seen. Soft-caps and additive biases of the model do not enter the estimate. Decode is dense. The optional "
         "threshold per head needs a profile file and is not here yet. Preset paper has the published stride 8, "
-        "mass 0.9, block 128.",
+        "mass 0.9, block 128; it was made for prompts of 100,000 tokens and large models, and loses 14 % on "
+        "SmolLM2-135M at 7,000. Preset auto was chosen there for a lost mass of about 1 %: block 64, mass 0.999, "
+        "which keeps about 0.73 of the pairs.",
     .keep_all = "xattention:mass=1",
     .small = "xattention:stride=4:block=64:mass=0.6",
     .granule = 128,
@@ -39,8 +41,8 @@ constexpr Card kCard{
 class XAttention final : public Method {
  public:
   std::int64_t stride = 8;
-  double mass = 0.9;
-  std::int64_t block = 128;
+  double mass = 0.999;
+  std::int64_t block = 64;
   double norm = 1.0;
   std::int64_t sink = 1;
   std::int64_t window = 1;
@@ -56,6 +58,7 @@ class XAttention final : public Method {
   }
   Status preset(std::string_view name) override {
     if (name == "paper") *this = paper();
+    if (name == "auto") *this = XAttention();
     return Method::preset(name);
   }
   Status check() const override {

@@ -256,6 +256,10 @@ TEST(XAttention, ChecksItsParametersAndPresets) {
   EXPECT_TRUE(m->check().ok());
   EXPECT_TRUE(m->preset("paper").ok());
   EXPECT_TRUE(m->check().ok());
+  MethodLab lab(1, 1, 512, 8);
+  EXPECT_EQ(std::get<BlockMap>(lab.plan(*m, 0, 512).value().pattern).block_k, 128);
+  EXPECT_TRUE(m->preset("auto").ok());
+  EXPECT_EQ(std::get<BlockMap>(lab.plan(*m, 0, 512).value().pattern).block_k, 64);
   EXPECT_FALSE(m->preset("quick").ok());
 }
 
