@@ -27,7 +27,6 @@ static inline F sub(F a, F b) { return _mm256_sub_ps(a, b); }
 static inline F mul(F a, F b) { return _mm256_mul_ps(a, b); }
 static inline F div(F a, F b) { return _mm256_div_ps(a, b); }
 static inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
-static inline F fms(F a, F b, F c) { return _mm256_fmsub_ps(a, b, c); }
 // The larger; b if either is NaN.
 static inline F max(F a, F b) { return _mm256_max_ps(a, b); }
 static inline float sum(F x) {

@@ -27,7 +27,6 @@ static inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
 static inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
 static inline F div(F a, F b) { return _mm512_div_ps(a, b); }
 static inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
-static inline F fms(F a, F b, F c) { return _mm512_fmsub_ps(a, b, c); }
 // The larger; b if either is NaN.
 static inline F max(F a, F b) { return _mm512_max_ps(a, b); }
 static inline float sum(F x) { return _mm512_reduce_add_ps(x); }
