@@ -364,10 +364,16 @@ class AttendCase {
   Buffer packed_k_, packed_v_;
 };
 
+// The packed form in which kernel k reads a cache of type kv: a lane16 kernel reads both of its forms,
+// and only f16 keeps its bits in the narrow one.
+inline PackFormat format_for(const kernel::Kernel<op::Attend>& k, Dtype kv) {
+  return k.pack == PackFormat::lane16_f16 && kv != Dtype::f16 ? PackFormat::lane16_f32 : k.pack;
+}
+
 inline AttendResult run_attend(const kernel::Kernel<op::Attend>& k, AttendCase& c, Precision precision, ParallelFor& parallel,
                                Workspace& space) {
   AttendResult r;
-  const op::Attend::Args a = c.args(k.pack, precision, r);
+  const op::Attend::Args a = c.args(format_for(k, c.s.kv), precision, r);
   run_kernel(k, a, parallel, space);
   return r;
 }
@@ -394,7 +400,7 @@ inline AttendCase::Distance allowed_error(const kernel::Kernel<op::Attend>& k, A
 inline bool check_attend(const kernel::Kernel<op::Attend>& k, const AttendSpec& spec, Precision precision) {
   AttendCase c(spec);
   AttendResult unused;
-  const op::Attend::Args probe = c.args(k.pack, precision, unused);
+  const op::Attend::Args probe = c.args(format_for(k, spec.kv), precision, unused);
   if (k.why_not && k.why_not(probe, 1)) return false;
 
   static const auto one = make_thread_pool(1);

@@ -28,6 +28,12 @@ extern const Kernel<op::Attend> attend, attend_emulated;
 namespace avx512bf16 {
 extern const Kernel<op::Attend> attend, attend_decode;
 }
+namespace avx512 {
+extern const Kernel<op::Attend> attend, attend_decode;
+}
+namespace avx2 {
+extern const Kernel<op::Attend> attend, attend_decode;
+}
 
 namespace {
 const Kernel<op::Attend>* const kAttend[] = {
@@ -35,6 +41,10 @@ const Kernel<op::Attend>* const kAttend[] = {
     &amx::attend,
     &amx::attend_emulated,
     &avx512bf16::attend,
+    &avx512::attend_decode,
+    &avx512::attend,
+    &avx2::attend_decode,
+    &avx2::attend,
     &ref::attend,
 };
 }  // namespace

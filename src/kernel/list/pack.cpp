@@ -21,10 +21,14 @@ const Kernel<op::Pack> pack{
 namespace avx512 {
 extern const Kernel<op::Pack> pack;
 }
+namespace avx2 {
+extern const Kernel<op::Pack> pack_lane16;
+}
 
 namespace {
 const Kernel<op::Pack>* const kPack[] = {
     &avx512::pack,
+    &avx2::pack_lane16,
     &ref::pack,
 };
 }  // namespace

@@ -26,12 +26,20 @@ extern const Kernel<op::StridedScores> strided_scores, strided_scores_emulated;
 namespace avx512bf16 {
 extern const Kernel<op::StridedScores> strided_scores;
 }
+namespace avx512 {
+extern const Kernel<op::StridedScores> strided_scores;
+}
+namespace avx2 {
+extern const Kernel<op::StridedScores> strided_scores;
+}
 
 namespace {
 const Kernel<op::StridedScores>* const kStridedScores[] = {
     &amx::strided_scores,
     &amx::strided_scores_emulated,
     &avx512bf16::strided_scores,
+    &avx512::strided_scores,
+    &avx2::strided_scores,
     &ref::strided_scores,
 };
 }  // namespace

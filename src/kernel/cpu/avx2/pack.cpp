@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// op pack on AVX2: the lane16 layouts. Eight cells that fill a quarter of a tile go through an 8 x 8
+// transpose of f32 (keys); single cells are scattered. Values are converted row by row.
+#include "kernel/cpu/avx2/vec.h"
+
+#include "kernel/kernel.h"
+#include "op/pack.h"
+
+namespace lacuna::kernel::avx2 {
+namespace {
+
+using Args = op::Pack::Args;
+using Role = op::Pack::Role;
+
+// Channels [d, d + 8) of a raw row as f32, zeros past the row's end; any dim.
+template <Dtype T>
+F channels(const char* row, int64_t d, int64_t dim) {
+  if constexpr (T == Dtype::f32) return load_some(reinterpret_cast<const float*>(row) + d, dim - d);
+  if constexpr (T == Dtype::f16) return load_some(reinterpret_cast<const uint16_t*>(row) + d, dim - d);
+  uint16_t some[8] = {};
+  const uint16_t* from = reinterpret_cast<const uint16_t*>(row) + d;
+  if (dim - d < 8) {
+    for (int i = 0; i < dim - d; ++i) some[i] = from[i];
+    from = some;
+  }
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
+
+void put(float* to, F x) { store(to, x); }
+void put(uint16_t* to, F x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+void transpose8(F* x) {
+  F y[8];
+  for (int i = 0; i < 8; i += 2) {
+    y[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
+    y[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+  }
+  F z[8];  // z[4 j + c]: channels c and c + 4 of cells 4 j .. 4 j + 3
+  for (int j = 0; j < 2; ++j)
+    for (int c = 0; c < 2; ++c) {
+      z[4 * j + 2 * c] = _mm256_shuffle_ps(y[4 * j + c], y[4 * j + c + 2], 0x44);
+      z[4 * j + 2 * c + 1] = _mm256_shuffle_ps(y[4 * j + c], y[4 * j + c + 2], 0xee);
+    }
+  for (int c = 0; c < 4; ++c) {
+    x[c] = _mm256_permute2f128_ps(z[c], z[4 + c], 0x20);
+    x[c + 4] = _mm256_permute2f128_ps(z[c], z[4 + c], 0x31);
+  }
+}
+
+int64_t source(const Args& a, int64_t i) { return a.from ? a.from[i] : a.first + i; }
+int64_t target(const Args& a, int64_t i) { return a.to ? a.to[i] : a.first + i; }
+
+// Jobs i .. i + 7 fill one eighth-aligned row of a tile.
+bool eight_together(const Args& a, int64_t i) {
+  if (a.n - i < 8 || target(a, i) % 8) return false;
+  for (int j = 1; j < 8; ++j)
+    if (target(a, i + j) != target(a, i) + j) return false;
+  return true;
+}
+
+template <Dtype T, class S>
+void pack(const Args& a) {
+  const int64_t dim = a.dim, wide = (dim + 31) / 32 * 32;
+  const int64_t bytes = T == Dtype::f32 ? 4 : 2;
+  for (int64_t i = 0; i < a.n;) {
+    const bool eight = a.role == Role::key && eight_together(a, i);
+    const int64_t cell = target(a, i);
+    for (int h = 0; h < a.heads; ++h) {
+      S* block = static_cast<S*>(a.packed) + (cell / kTileKeys * a.heads + h) * wide * kTileKeys;
+      const char* row = static_cast<const char*>(a.raw) + (h * a.head + source(a, i) * a.cell) * bytes;
+      const int64_t in_tile = cell % kTileKeys;
+      if (a.role == Role::value) {
+        // Padding channels are zeros already; writing zeros there again does no harm.
+        for (int64_t d = 0; d < dim; d += 8) put(block + in_tile * wide + d, channels<T>(row, d, dim));
+        continue;
+      }
+      S* to = block + in_tile / 16 * wide * 16 + in_tile % 16;
+      for (int64_t d = 0; d < dim; d += 8) {
+        const int n = dim - d < 8 ? static_cast<int>(dim - d) : 8;
+        if (eight) {
+          F x[8];
+          for (int j = 0; j < 8; ++j)
+            x[j] = channels<T>(static_cast<const char*>(a.raw) + (h * a.head + source(a, i + j) * a.cell) * bytes, d, dim);
+          transpose8(x);
+          for (int c = 0; c < n; ++c) put(to + (d + c) * 16, x[c]);
+        } else {
+          S one[8];
+          put(one, channels<T>(row, d, dim));
+          for (int c = 0; c < n; ++c) to[(d + c) * 16] = one[c];
+        }
+      }
+    }
+    i += eight ? 8 : 1;
+  }
+}
+
+template <Dtype T>
+void pack_as(const Args& a) {
+  if (a.format == PackFormat::lane16_f32) pack<T, float>(a);
+  else pack<T, uint16_t>(a);
+}
+
+const char* why_not(const Args& a, int) {
+  return a.format == PackFormat::lane16_f16 || a.format == PackFormat::lane16_f32
+             ? nullptr
+             : "packs lane16_f16 and lane16_f32 only";
+}
+
+void run(const Args& a, int, int, int, void*, void*) {
+  switch (a.dtype) {
+    case Dtype::f32: return pack_as<Dtype::f32>(a);
+    case Dtype::f16: return pack_as<Dtype::f16>(a);
+    case Dtype::bf16: return pack_as<Dtype::bf16>(a);
+  }
+}
+
+}  // namespace
+
+extern const Kernel<op::Pack> pack_lane16;
+const Kernel<op::Pack> pack_lane16{
+    .name = "cpu.avx2",
+    .needs = kAvx2,
+    .why_not = why_not,
+    .tasks = [](const Args&, int, int) { return 1; },
+    .run = run,
+};
+
+}  // namespace lacuna::kernel::avx2

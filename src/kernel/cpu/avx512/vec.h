@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// lacuna: pod
+// The vector of the lane16 kernels on AVX-512: 16 floats. Same names as avx2/vec.h.
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define LACUNA_ARCH avx512
+
+namespace lacuna::kernel::avx512 {
+
+using F = __m512;
+constexpr int kW = 16;        // floats in an F
+constexpr int kRows = 12;     // rows of a register tile: 12 x 2 sums of the 32 registers
+constexpr int kWide = 4;      // most vectors of channels beside few rows
+
+static inline F zero() { return _mm512_setzero_ps(); }
+static inline F all(float x) { return _mm512_set1_ps(x); }
+static inline F load(const float* p) { return _mm512_loadu_ps(p); }
+static inline F load(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+static inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+static inline F add(F a, F b) { return _mm512_add_ps(a, b); }
+static inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+static inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+static inline F div(F a, F b) { return _mm512_div_ps(a, b); }
+static inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+// The larger; b if either is NaN.
+static inline F max(F a, F b) { return _mm512_max_ps(a, b); }
+static inline float sum(F x) { return _mm512_reduce_add_ps(x); }
+static inline float largest(F x) { return _mm512_reduce_max_ps(x); }
+
+// Lane i: bit i of `bits` ? x : other.
+static inline F select(uint32_t bits, F x, F other) {
+  return _mm512_mask_mov_ps(other, static_cast<__mmask16>(bits), x);
+}
+// |x| < limit ? a : b
+static inline F if_small(F x, float limit, F a, F b) {
+  return _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask(_mm512_abs_ps(x), all(limit), _CMP_LT_OQ), a);
+}
+
+// n lanes of memory, zeros beyond; 0 <= n.
+static inline __mmask16 lanes(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
+static inline F load_some(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(lanes(n), p); }
+static inline F load_some(const uint16_t* p, int64_t n) {
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes(n), p));
+}
+static inline void store_some(float* p, F x, int64_t n) { _mm512_mask_storeu_ps(p, lanes(n), x); }
+
+// Nearest whole number, and p * 2^n for a whole n of any size.
+static inline F nearest(F x) { return _mm512_roundscale_ps(x, 0); }
+static inline F times_power(F p, F n) { return _mm512_scalef_ps(p, n); }
+
+// S numbers, again and again over the lanes.
+template <int S>
+static inline F repeat(const float* p) {
+  if constexpr (S == 1) return all(*p);
+  else if constexpr (S == 2) return _mm512_castpd_ps(_mm512_broadcastsd_pd(_mm_load_sd(reinterpret_cast<const double*>(p))));
+  else if constexpr (S == 4) return _mm512_broadcast_f32x4(_mm_loadu_ps(p));
+  else if constexpr (S == 8) return _mm512_broadcast_f32x8(_mm256_loadu_ps(p));
+  else return load(p);
+}
+
+}  // namespace lacuna::kernel::avx512
