@@ -191,10 +191,10 @@ std::string ms(double seconds) {
 
 void print(const Case& c, const Outcome& o) {
   fmt::print("{}\n", c.line());
-  fmt::print("  {:<26} {:>9} ms  ({} .. {})  {:.1f} GFLOP/s, density {:.3f}\n", bold(o.kernel), ms(o.ours.median), ms(o.ours.min),
+  fmt::print("  {} {:>9} ms  ({} .. {})  {:.1f} GFLOP/s, density {:.3f}\n", bold(fmt::format("{:<21}", o.kernel)), ms(o.ours.median), ms(o.ours.min),
              ms(o.ours.max), o.gflops, o.density);
   if (!o.peer.empty())
-    fmt::print("  {:<26} {:>9} ms  ({} .. {})  ratio {}\n", o.peer, ms(o.theirs.median), ms(o.theirs.min), ms(o.theirs.max),
+    fmt::print("  {:<21} {:>9} ms  ({} .. {})  ratio {}\n", o.peer, ms(o.theirs.median), ms(o.theirs.min), ms(o.theirs.max),
                bold(fmt::format("{:.2f}", o.theirs.median / o.ours.median)));
   std::string aside = fmt::format("packing all K and V takes {} ms, lowering {} ms", ms(o.pack), ms(o.lower));
   if (!o.peer.empty()) aside += fmt::format("; with packing: ratio {:.2f}", o.theirs.median / (o.ours.median + o.pack));

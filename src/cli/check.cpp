@@ -13,6 +13,7 @@
 #include "cli/case_options.h"
 #include "cli/plain.h"
 #include "cli/problem.h"
+#include "cli/text.h"
 #include "cli/verbs.h"
 #include "engine/packed_tensor.h"
 #include "op/attend_ref.h"
@@ -257,7 +258,7 @@ int verb_check(int argc, char** argv) {
     if (speak) {
       fmt::print("{} {}\n", bad ? bold("FAILED") : taken ? "ok    " : "none  ", c.line());
       if (bad) fmt::print("{}", worst);
-      else fmt::print("       {}\n", dim(taken ? good : "no kernel of this machine takes it"));
+      else fmt::print("{}", dim(paragraph(taken ? good : "no kernel of this machine takes it", std::string(7, ' '))));
       std::fflush(stdout);
     }
   }

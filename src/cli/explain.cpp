@@ -205,7 +205,10 @@ int verb_explain(int argc, char** argv) {
     line("took", fmt::format("estimate {:.1f} ms, budget {:.1f} ms", s.phase->report.seconds[0] * 1e3, s.phase->report.seconds[1] * 1e3));
   line("machine", describe(s.have));
   line("kernels", chosen ? "of op attend, in the order they are asked" : "none of op attend takes this call");
-  for (const auto& r : refusals) fmt::print("  {:<24}{}\n", r.kernel, dim("no: " + r.reason));
+  for (const auto& r : refusals) {
+    const std::string head = fmt::format("  {:<24}", r.kernel), body = paragraph("no: " + r.reason, std::string(26, ' '));
+    fmt::print("{}{}", head, dim(body.substr(std::min<std::size_t>(26, body.size()))));
+  }
   if (chosen) fmt::print("  {:<24}{}\n", chosen->name, bold("takes it"));
   if (data == "structured" || data == "random")
     fmt::print("\nA model's own data gives other figures: lacuna run --audit sample tells them.\n");

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna list: the methods, one line each.
 #include <algorithm>
-#include <map>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "cli/common.h"
+#include "cli/text.h"
 #include "cli/verbs.h"
 #include "engine/registry.h"
 
@@ -31,8 +31,11 @@ int verb_list(int argc, char** argv) {
   for (const auto& e : all_methods()) width = std::max(width, e.card->slug.size());
   std::string_view family;
   for (const auto& e : all_methods()) {
-    if (e.card->family != family) fmt::print("{}{}\n", family.empty() ? "" : "\n", bold(family = e.card->family));
-    fmt::print("  {:<{}}  {}\n", e.card->slug, width, one_line(e.card->summary, 78 - width - 4));
+    if (e.card->family != family) fmt::print("{}{}\n", family.empty() ? "" : "\n", bold(e.card->family));
+    family = e.card->family;
+    const std::string head = fmt::format("  {:<{}}  ", e.card->slug, width);
+    const std::string body = paragraph(e.card->summary, std::string(head.size(), ' '));
+    fmt::print("{}{}", head, body.substr(std::min(head.size(), body.size())));
   }
   fmt::print("\nlacuna show NAME tells what a method does and which parameters it takes.\n");
   return kOk;

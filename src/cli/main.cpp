@@ -25,7 +25,7 @@ constexpr Verb kVerbs[] = {
     {"show", "one method: paper, parameters with ranges, limits", verb_show},
     {"explain", "which plan and which kernel a call would get, and why", verb_explain},
     {"doctor", "what this machine can do, what was found, what is missing", verb_doctor},
-    {"run", "read a prompt with a model and answer it, and say what was kept and lost", verb_run},
+    {"run", "answer a prompt with a model; say what was kept and lost", verb_run},
     {"compare", "the same prompt with stock llama.cpp, dense, and each method", verb_compare},
     {"check", "every kernel against the reference, case by case", verb_check},
     {"bench", "the speed of kernels, alone or against llama.cpp's own", verb_bench},

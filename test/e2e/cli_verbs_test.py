@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""The verbs of `lacuna` that need no model: exit codes, messages, JSON fields, width of the output.
+
+    test/e2e/cli_verbs_test.py build/release/lacuna
+"""
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+LACUNA = ""
+SMALL = "attend hq=4 hkv=2 nq=9 nkv=70 d=64 threads=2"
+
+
+def run(*args):
+    done = subprocess.run([LACUNA, *args], capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+class BadInput(unittest.TestCase):
+    """Exit code 2, one line on stderr that holds what helps, nothing on stdout."""
+
+    CASES = [
+        (["benhc"], ["did you mean 'bench'"]),
+        (["list", "--bogus"], ["--bogus"]),
+        (["show", "xatention"], ["did you mean 'xattention'"]),
+        (["show", "xattention:strid=8"], ["did you mean 'stride'"]),
+        (["show", "xattention:stride=7"], ["xattention.stride", "7", "8"]),
+        (["explain", "--shape", "hq=3,hkv=2"], ["hq=3 hkv=2", "multiple"]),
+        (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8", "--machine", "avx3"], ["avx3", "avx512"]),
+        (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8", "--data", "/nowhere/x"], ["/nowhere/x"]),
+        (["check", "no_such_file.txt"], ["no_such_file.txt"]),
+        (["check", "attend hqq=3 nq=2"], ["did you mean 'hq'"]),
+        (["check", "atend nq=2 nkv=3"], ["did you mean 'attend'"]),
+        (["check", "attend nq=9 nkv=8"], ["nq=9 nkv=8"]),
+        (["check", "attend keep=0 nq=9"], ["keep=0", "above 0"]),
+        (["check", "attend keep=nan nq=9"], ["keep=nan"]),
+        (["check", "attend nq=99999999999999999999 nkv=8"], ["nq=99999999999999999999"]),
+        (["check", "attend nkv=4194304 hkv=512 hq=512 d=1024 nq=1"], ["TiB"]),
+        (["check", "attend kernel=cpu.reff nq=4"], ["did you mean 'cpu.ref'"]),
+        (["check", "attend window=3 keep=0.5 nq=4"], ["window and keep"]),
+        (["bench", "--peer", "foo", SMALL], ["foo"]),
+        (["list", "--json", "/nowhere/at/all"], ["/nowhere/at/all"]),
+    ]
+
+    def test_each(self):
+        for args, parts in self.CASES:
+            with self.subTest(args=args):
+                code, out, err = run(*args)
+                self.assertEqual(code, 2, err)
+                self.assertEqual(out, "")
+                self.assertEqual(err.count("\n"), 1, err)
+                for part in parts:
+                    self.assertIn(part, err)
+
+    def test_the_line_of_a_file_is_named(self):
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder, "cases.txt")
+            file.write_text(f"# remark\n\n{SMALL}\nattend nq=x\n", encoding="utf-8")
+            code, _, err = run("check", str(file))
+        self.assertEqual(code, 2)
+        self.assertIn("cases.txt:4: nq=x", err)
+
+
+class Json(unittest.TestCase):
+    def document(self, *args, code=0):
+        got, out, err = run(*args)
+        self.assertEqual(got, code, err)
+        return json.loads(out)
+
+    def test_list(self):
+        slugs = [m["slug"] for m in self.document("list", "--json")["methods"]]
+        self.assertEqual(slugs[0], "dense")
+        self.assertEqual(len(slugs), len(set(slugs)))
+
+    def test_show_every_method(self):
+        for method in self.document("list", "--json")["methods"]:
+            shown = self.document("show", method["slug"], "--json")
+            self.assertEqual(shown["title"], method["title"])
+            # The spec with every parameter written out makes the same method.
+            self.assertEqual(self.document("show", shown["spec"], "--json")["spec"], shown["spec"])
+
+    def test_explain(self):
+        shape = "hq=4,hkv=2,nq=64,nkv=1000,d=64"
+        dense = self.document("explain", "--shape", shape, "--json")
+        self.assertEqual(dense["density"], 1)
+        self.assertEqual(dense["allowed_pairs"], 4 * (64 * 1000 - 63 * 64 // 2))
+        sparse = self.document("explain", "--method", "streamingllm:sink=4:window=100", "--shape", shape, "--json")
+        self.assertLess(sparse["density"], 0.2)
+        self.assertEqual(sparse["kernels"][-1], {"kernel": sparse["kernel"], "refused": None})
+        self.assertTrue(all(k["refused"] for k in sparse["kernels"][:-1]))
+        forced = self.document("explain", "--shape", shape, "--kernel", "cpu.ref", "--json")
+        self.assertEqual(forced["kernel"], "cpu.ref")
+
+    def test_check(self):
+        got = self.document("check", SMALL, "--json")
+        case = got["cases"][0]
+        self.assertTrue(case["ok"])
+        self.assertEqual(got["failed"], 0)
+        for k in case["kernels"]:
+            if k["ok"] is None:
+                self.assertTrue(k["refused"])
+            else:
+                self.assertEqual(k["rows"], 4 * 9)
+                self.assertLessEqual(k["error"], k["allowed"])
+        # The line of the answer is a case that makes the same line.
+        self.assertEqual(self.document("check", case["case"], "--json")["cases"][0]["case"], case["case"])
+
+    def test_bench(self):
+        line = "attend layout=block keep=0.3 block=32 hq=4 hkv=2 nq=64 nkv=640 d=64 threads=1"
+        case = self.document("bench", line, "-r", "3", "--json")["cases"][0]
+        self.assertLessEqual(case["ms"]["min"], case["ms"]["median"])
+        self.assertLessEqual(case["ms"]["median"], case["ms"]["max"])
+        self.assertGreater(case["gflops"], 0)
+        self.assertAlmostEqual(case["density"], 0.3, delta=0.1)
+        self.assertNotIn("peer", case)
+
+    def test_peer(self):
+        code, out, err = run("bench", SMALL.replace("nq=9 nkv=70", "nq=65 nkv=700"), "-r", "3", "--peer", "llama", "--json")
+        if code == 2 and "no llama.cpp" in err:
+            self.skipTest(err)
+        self.assertEqual(code, 0, err)
+        case = json.loads(out)["cases"][0]
+        self.assertLess(case["peer"]["max_difference"], 0.02)  # both computed the same thing
+        self.assertAlmostEqual(case["ratio"], case["peer"]["ms"] / case["ms"]["median"], places=6)
+
+    def test_doctor(self):
+        got = self.document("doctor", "--json", code=run("doctor", "--json")[0])
+        self.assertTrue(got["features"])
+        for finding in got["findings"]:
+            self.assertIn(finding["state"], ("ok", "note", "missing"))
+            if finding["state"] == "missing":
+                self.assertTrue(finding["mend"], finding)
+        self.assertEqual(got["missing"], sum(f["state"] == "missing" for f in got["findings"]))
+
+    def test_json_file_is_whole(self):
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder, "out.json")
+            code, _, err = run("list", "--json", str(file))
+            self.assertEqual(code, 0, err)
+            self.assertIn("methods", json.loads(file.read_text(encoding="utf-8")))
+            self.assertEqual([p.name for p in pathlib.Path(folder).iterdir()], ["out.json"])
+
+
+class Docs(unittest.TestCase):
+    def test_stale_page_and_stranger(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.assertEqual(run("docs", "--check", "--out", folder)[0], 1)
+            self.assertEqual(run("docs", "--out", folder)[0], 0)
+            self.assertEqual(run("docs", "--check", "--out", folder)[0], 0)
+            page = pathlib.Path(folder, "methods", "dense.md")
+            page.write_text(page.read_text(encoding="utf-8") + "x", encoding="utf-8")
+            code, out, _ = run("docs", "--check", "--out", folder)
+            self.assertEqual(code, 1)
+            self.assertIn("methods/dense.md", out)
+            self.assertEqual(run("docs", "--out", folder)[0], 0)
+            pathlib.Path(folder, "methods", "gone.md").write_text("old", encoding="utf-8")
+            self.assertEqual(run("docs", "--check", "--out", folder)[0], 1)
+
+
+class Width(unittest.TestCase):
+    def test_80_columns_and_no_colour_in_a_pipe(self):
+        for args in (["list"], ["show", "xattention"], ["--help"],
+                     ["explain", "--method", "xattention", "--shape", "hq=4,hkv=2,nq=128,nkv=1024,d=64"]):
+            _, out, _ = run(*args)
+            self.assertNotIn("\033", out)
+            for line in out.splitlines():
+                self.assertLessEqual(len(line), 80, line)
+
+
+if __name__ == "__main__":
+    LACUNA = str(pathlib.Path(sys.argv.pop(1)).resolve())
+    unittest.main()
