@@ -36,7 +36,7 @@ SEES = {
     "account": "base pattern kv op block",
     "engine": "base pattern kv op kernel block method account",
     "host": "",
-    "cli": "engine account",
+    "cli": "base kv op engine account",
 }
 DOORS = {"lacuna/lacuna.h", "lacuna/lacuna_c.h"}
 DOOR_USERS = {"engine", "host", "cli"}

@@ -109,10 +109,11 @@ std::vector<AttendSpec> attend_specs() {
 }
 
 using test::allowed_error;
+using test::format_for;
 
 bool takes(const AttendKernel& k, AttendCase& c, Precision precision, int workers = 1) {
   AttendResult r;
-  const op::Attend::Args a = c.args(k.pack, precision, r);
+  const op::Attend::Args a = c.args(format_for(k, c.s.kv), precision, r);
   return !k.why_not || !k.why_not(a, workers);
 }
 
@@ -140,7 +141,7 @@ int edges(const AttendKernel& k) {
     if (!takes(k, c, Precision::fast)) continue;
     ++taken;
     AttendResult r;
-    op::Attend::Args a = c.args(k.pack, Precision::fast, r);
+    op::Attend::Args a = c.args(format_for(k, c.s.kv), Precision::fast, r);
     a.normalise = false;
     constexpr std::size_t kGuard = 64;
     const std::size_t n = r.m.size(), wide = r.acc.size();
@@ -176,8 +177,8 @@ int order(const AttendKernel& k) {
       const auto bound = allowed_error(k, c, want);
       for (const int workers : {1, 2, 5}) {
         AttendResult a, b;
-        run_shuffled(k, c.args(k.pack, p, a), workers, rng);
-        run_shuffled(k, c.args(k.pack, p, b), workers, rng);
+        run_shuffled(k, c.args(format_for(k, c.s.kv), p, a), workers, rng);
+        run_shuffled(k, c.args(format_for(k, c.s.kv), p, b), workers, rng);
         EXPECT_TRUE(a.same_bits(b)) << workers << " workers: " << c.s.line();
         const auto error = c.distance(a, want);
         EXPECT_TRUE(error.same_shape && error.out <= bound.out && error.lse <= bound.lse)
@@ -227,7 +228,7 @@ int merge(const AttendKernel& k) {
       const auto bound = allowed_error(k, joint_case, want);
       // Through the state, from a fresh one; the last call normalises.
       AttendResult r;
-      op::Attend::Args a = c.args(k.pack, p, r);
+      op::Attend::Args a = c.args(format_for(k, c.s.kv), p, r);
       std::fill(r.m.begin(), r.m.end(), -INFINITY);
       std::fill(r.l.begin(), r.l.end(), 0.0f);
       std::fill(r.acc.begin(), r.acc.end(), 0.0f);
@@ -254,7 +255,7 @@ int merge(const AttendKernel& k) {
       op::Attend::Args b;
       for (int part = 0; part < 3; ++part) {
         AttendResult one;
-        b = joint_case.args(k.pack, p, one);
+        b = joint_case.args(format_for(k, s.kv), p, one);
         const PartRuns runs(whole, part);
         b.runs.row_ptr = runs.row_ptr.data();
         b.runs.runs = runs.runs.data();
@@ -305,7 +306,7 @@ int nonfinite(const AttendKernel& k) {
       ++taken;
       Rng rng(s.seed);
       AttendResult clean, dirty;
-      run_shuffled(k, c.args(k.pack, Precision::fast, clean), 1, rng);
+      run_shuffled(k, c.args(format_for(k, c.s.kv), Precision::fast, clean), 1, rng);
       op::Attend::Args a = c.args(PackFormat::none, Precision::fast, dirty);
       const int head = i % s.hq, row = s.n_rows - 1 - i % std::min(s.n_rows, 3), channel = (i * 3) % 32;
       const std::int64_t cell = s.n_cells - 1 - (i * 5) % (s.n_rows + 20);
@@ -313,7 +314,7 @@ int nonfinite(const AttendKernel& k) {
       if (where == 0) const_cast<float*>(a.q)[head * a.q_head + row * a.q_row + channel] = bad;
       if (where == 1) test::store_as(const_cast<void*>(a.k), s.kv, kv_head * a.k_head + cell * a.k_cell + channel, bad);
       if (where == 2) test::store_as(const_cast<void*>(a.v), s.kv, kv_head * a.v_head + cell * a.v_cell + channel, bad);
-      a = c.args(k.pack, Precision::fast, dirty);  // packs again
+      a = c.args(format_for(k, c.s.kv), Precision::fast, dirty);  // packs again
       run_shuffled(k, a, 1, rng);
       const float* before = clean.out.data() + (a.out - dirty.out.data());
       for (int h = 0; h < s.hq; ++h)
