@@ -74,9 +74,7 @@ class Skeleton final : public Method {
         if (b % every == 0 || b * block < sink || b >= newest) map.cols.push_back(static_cast<std::int32_t>(b));
       map.row_ptr.push_back(static_cast<std::int32_t>(map.cols.size()));
     }
-    Plan p;
-    p.pattern = std::move(map);
-    return p;
+    return plan_of(std::move(map));
   }
 };
 

@@ -30,7 +30,7 @@ TEST(Skeleton, KeepsWhatItsFormulaSaysForChunksOfAnyResidue) {
       auto m = make(method_entry_skeleton(), {{"every", 3}, {"block", 64}, {"sink", 1}, {"window", 10}});
       auto p = lab.plan(*m, begin, end);
       ASSERT_TRUE(p.ok());
-      ASSERT_TRUE(std::get<BlockMap>(p.value().pattern).check().ok());
+      ASSERT_TRUE(std::get<BlockMap>(p.value().pattern()).check().ok());
       const Grid g{1, static_cast<std::int32_t>(end - begin), end, begin};
       for (std::int64_t i = begin; i < end; ++i)
         for (std::int64_t j = 0; j <= i; ++j) {

@@ -103,7 +103,7 @@ Status set(Case& c, std::string_view key, std::string_view text) {
     return {};
   }
   if (attend && key == "layout") {
-    LACUNA_CHECK(one_of(key, text, {"closed", "block"}, which));
+    LACUNA_CHECK(one_of(key, text, {"closed", "block", "tokens", "pages"}, which));
     c.layout = static_cast<Layout>(which);
     return {};
   }
@@ -128,7 +128,7 @@ Status check(const Case& c) {
   if (c.nkv < c.nq)
     return bad_argument(fmt::format("nq={} nkv={}: the rows are the last nq of nkv positions, so nkv must be nq or more",
                                     c.nq, c.nkv));
-  if (c.layout == Layout::block && (c.window || c.sink))
+  if (c.layout != Layout::closed && (c.window || c.sink))
     return bad_argument("window and sink belong to layout=closed; leave them out or change the layout");
   if (c.window && c.keep < 1) return bad_argument("window and keep both set the window; give one of them");
   const double bytes = 8.0 * static_cast<double>(c.d) *
@@ -146,9 +146,10 @@ std::string Case::line() const {
   const Case plain;
   std::string s = op;
   if (op == "attend") {
-    s += layout == Layout::block ? " layout=block" : " layout=closed";
+    constexpr const char* kLayouts[] = {"closed", "block", "tokens", "pages"};
+    s += fmt::format(" layout={}", kLayouts[static_cast<int>(layout)]);
     if (window == 0) s += fmt::format(" keep={:g}", keep);
-    if (layout == Layout::block) s += fmt::format(" block={}", block);
+    if (layout == Layout::block || layout == Layout::pages) s += fmt::format(" block={}", block);
     if (window) s += fmt::format(" window={}", window);
     if (sink) s += fmt::format(" sink={}", sink);
   } else {

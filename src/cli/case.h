@@ -19,6 +19,8 @@ namespace lacuna::cli {
 enum class Layout : std::uint8_t {
   closed,  // everything causal, or sinks and a window
   block,   // random blocks per query head, the diagonal and block 0 always among them
+  tokens,  // random keys per KV head, those of the rows' own block always among them
+  pages,   // the same in pages of `block` keys
 };
 
 struct Case {

@@ -64,19 +64,41 @@ std::string read_data(const std::string& path, std::vector<float>& q, std::vecto
   return in ? "" : fmt::format("--data {}: cannot read it", path);
 }
 
-std::string pattern_text(const Plan& plan) {
-  if (const auto* w = std::get_if<Window>(&plan.pattern))
+std::string lists_text(std::int32_t lists) {
+  return lists == 1 ? "one list for all heads" : fmt::format("{} lists, one per head or group", lists);
+}
+
+std::string pattern_text(const Pattern& pattern) {
+  if (const auto* w = std::get_if<Window>(&pattern))
     return fmt::format("closed form: the first {} keys, a window of {}{}", w->sink, w->window,
                        w->dense_from >= 0 ? fmt::format(", rows from key {} on see everything", w->dense_from) : "");
-  if (const auto* m = std::get_if<BlockMap>(&plan.pattern))
-    return fmt::format("block list: {} rows x {} keys, {} list{}, {} blocks kept", m->block_q, m->block_k,
-                       m->heads == 1 ? "one" : std::to_string(m->heads), m->heads == 1 ? " for all heads" : "s, one per head",
-                       m->cols.size());
+  if (const auto* m = std::get_if<BlockMap>(&pattern))
+    return fmt::format("block list: {} rows x {} keys, {}, {} blocks kept", m->block_q, m->block_k, lists_text(m->heads), m->cols.size());
+  if (const auto* r = std::get_if<Ranges>(&pattern))
+    return fmt::format("ranges of {}: blocks of {} rows, {}, {} ranges kept", r->of == Ranges::Of::keys ? "keys" : "cells",
+                       r->block_q, lists_text(r->heads), r->ranges.size());
   return "everything the model allows";
 }
 
-const char* pattern_name(const Plan& plan) {
-  return std::holds_alternative<Window>(plan.pattern) ? "closed" : std::holds_alternative<BlockMap>(plan.pattern) ? "block" : "dense";
+// Patterns by the heads that take them.
+std::string plan_text(const Plan& plan) {
+  if (plan.routes.empty()) return pattern_text(plan.pattern());
+  std::string out;
+  for (Route r = kRouteOff; r < static_cast<Route>(plan.patterns.size()); ++r) {
+    const auto n = std::count(plan.routes.begin(), plan.routes.end(), r);
+    if (n == 0) continue;
+    if (!out.empty()) out += "; ";
+    out += fmt::format("{} of {} heads: {}", n, plan.routes.size(),
+                       r == kRouteOff ? "nothing" : r == kRouteFull ? "everything the model allows"
+                                                                     : pattern_text(plan.patterns[static_cast<std::size_t>(r)]));
+  }
+  return out;
+}
+
+const char* layout_name(const Plan& plan) {
+  if (plan.patterns.size() > 1) return "mixed";
+  const Pattern& p = plan.pattern();
+  return std::holds_alternative<Window>(p) ? "closed" : std::holds_alternative<BlockMap>(p) ? "block" : std::holds_alternative<Ranges>(p) ? "ranges" : "dense";
 }
 
 }  // namespace
@@ -147,16 +169,17 @@ int verb_explain(int argc, char** argv) {
   if (!planned.ok()) return bad_input(planned.error().what);
   const Plan& plan = planned.value();
   const Grid grid{args.hq, segment.rows(), segment.n_keys, segment.key_of_row.front()};
-  if (const Status good = check_plan(plan, grid); !good.ok()) return bad_input(good.error().what);
-  lower_pattern(plan.pattern, plan.routes, mask.visible, segment, args.hq, block_q_of(plan.pattern, kBlockQ), s.lowered);
+  if (const Status good = check_plan(plan, grid, args.hkv, args.n_cells); !good.ok()) return bad_input(good.error().what);
+  lower_plan(plan, mask.visible, segment,
+             {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(plan, kBlockQ), .gather = !args.bias}, s.lowered);
   args.runs = s.lowered.view();
   std::vector<Refusal> refusals;
   const auto* chosen = pick(kernel::attend_list, args, s.have, s.parallel->workers(), c.kernel, &refusals);
 
-  const double allowed = mask.allowed_pairs * args.hq, attended = s.lowered.attended_pairs * (s.lowered.heads == 1 ? args.hq : 1);
+  const double allowed = mask.allowed_pairs * args.hq, attended = s.lowered.attended_pairs * (args.hq / s.lowered.heads);
   std::int64_t full = 0, partial = 0;
   for (const TileRun& r : s.lowered.runs) (r.bits < 0 ? full : partial) += r.end - r.begin;
-  const auto dense_heads = std::count(plan.routes.begin(), plan.routes.end(), Route::full);
+  const auto dense_heads = std::count(plan.routes.begin(), plan.routes.end(), kRouteFull);
   const double bytes = s.kv_bytes(args, s.lowered);
   const std::string canonical = canonical_spec(*s.method);
 
@@ -171,7 +194,7 @@ int verb_explain(int argc, char** argv) {
          {"shape", c.line()},
          {"data", data},
          {"machine", describe(s.have)},
-         {"plan", {{"layout", pattern_name(plan)}, {"text", pattern_text(plan)}, {"dense_heads", dense_heads}, {"why", plan.why}}},
+         {"plan", {{"layout", layout_name(plan)}, {"text", plan_text(plan)}, {"dense_heads", dense_heads}, {"why", plan.why}}},
          {"density", allowed > 0 ? attended / allowed : 1},
          {"allowed_pairs", allowed},
          {"attended_pairs", attended},
@@ -195,7 +218,7 @@ int verb_explain(int argc, char** argv) {
   line("method", canonical);
   line("shape", c.line().substr(c.line().find(" b=") + 1) + ", causal, " +
                     (data == "structured" ? "made-up data with landmarks and drift" : data == "random" ? "random data" : "data of " + data));
-  line("plan", pattern_text(plan) + (dense_heads ? fmt::format("; {} of {} heads attend to all", dense_heads, args.hq) : ""));
+  line("plan", plan_text(plan));
   if (!plan.why.empty()) line("why", plan.why);
   line("density", fmt::format("{:.4f} ({:.3g} of {:.3g} pairs)", allowed > 0 ? attended / allowed : 1, attended, allowed));
   line("lowered", fmt::format("{} runs in blocks of {} rows: {} full and {} partial tiles of {} keys", s.lowered.runs.size(),

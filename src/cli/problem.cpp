@@ -37,6 +37,35 @@ Features features_of(const Case& c) {
   return c.machine.empty() ? detect_features() : mask_features(detect_features(), c.machine.c_str(), &known);
 }
 
+// Random pages (of `block` keys) or tokens for every KV head: those with own keys of a row block always.
+Pattern lists_of(const Case& c, const Grid& grid, std::uint64_t seed) {
+  Ranges list;
+  list.heads = static_cast<std::int32_t>(c.hkv);
+  list.block_q = std::min<std::int32_t>(64, grid.n_rows);
+  list.n_rows = grid.n_rows;
+  list.n = grid.n_keys;
+  const std::int64_t page = c.layout == Layout::tokens ? 1 : c.block;
+  Rng rng(seed);
+  for (std::int32_t h = 0; h < list.heads; ++h)
+    for (std::int32_t qb = 0; qb <= list.q_blocks(); ++qb) {
+      list.row_ptr.push_back(static_cast<std::int32_t>(list.ranges.size()));
+      if (qb == list.q_blocks()) break;
+      const std::int64_t first = grid.first_key + std::int64_t{qb} * list.block_q;
+      const std::int64_t last = std::min<std::int64_t>(first + list.block_q, grid.first_key + grid.n_rows) - 1;
+      const std::int64_t own = first / page, end = last / page + 1;
+      std::int64_t need = std::max<std::int64_t>(0, std::llround(c.keep * static_cast<double>(end)) - (end - own));
+      for (std::int64_t k = 0; k < end; ++k) {
+        const bool take = k >= own || static_cast<std::int64_t>(rng.below(static_cast<std::uint64_t>(own - k))) < need;
+        if (!take) continue;
+        if (k < own) --need;
+        const auto from = static_cast<std::int32_t>(k * page), to = static_cast<std::int32_t>(std::min((k + 1) * page, grid.n_keys));
+        if (static_cast<std::size_t>(list.row_ptr.back()) < list.ranges.size() && list.ranges.back().end == from) list.ranges.back().end = to;
+        else list.ranges.push_back({from, to});
+      }
+    }
+  return list;
+}
+
 Pattern pattern_of(const Case& c, const Grid& grid, std::uint64_t seed) {
   if (c.layout == Layout::closed) {
     if (c.keep >= 1 && c.window == 0) return Dense{};
@@ -47,6 +76,7 @@ Pattern pattern_of(const Case& c, const Grid& grid, std::uint64_t seed) {
     w.window = c.window ? c.window : std::max<std::int64_t>(1, std::llround(c.keep * mean));
     return w;
   }
+  if (c.layout == Layout::tokens || c.layout == Layout::pages) return lists_of(c, grid, seed);
   BlockMap map;
   map.heads = grid.heads;
   map.block_k = static_cast<std::int32_t>(c.block);
@@ -91,11 +121,12 @@ AttendProblem::AttendProblem(const Case& c, int batch) : case_(c) {
   const Segment& segment = visible.segments().front();
   for (std::int32_t i = 0; i < rows; ++i) allowed_ += static_cast<double>(visible.visible_keys(i)) * heads;
   const Grid grid{heads, rows, segment.n_keys, segment.key_of_row.front()};
-  const Pattern pattern = pattern_of(c, grid, seed + 4);
+  const Plan plan = plan_of(pattern_of(c, grid, seed + 4));
   constexpr std::int32_t kRowsPerBlock = 64;  // as a session has it
-  lower_pattern(pattern, {}, visible, segment, heads, block_q_of(pattern, kRowsPerBlock), runs_);
+  lower_plan(plan, visible, segment,
+             {.q_heads = heads, .kv_heads = static_cast<std::int32_t>(c.hkv), .block_q = block_q_of(plan, kRowsPerBlock)}, runs_);
   lower_seconds_ = now() - start;
-  attended_ = runs_.attended_pairs * (runs_.heads == 1 ? heads : 1);
+  attended_ = runs_.attended_pairs * (heads / runs_.heads);
 }
 
 PackedView AttendProblem::pack(Features have, op::Pack::Role role, PackFormat format, ParallelFor& threads, Buffer& storage) {

@@ -51,13 +51,22 @@ std::uint32_t cells_where(const Segment& s, std::int64_t tile, Test test) {
 }
 
 struct KeptDense {
+  static constexpr bool kGathers = false;
   void block(std::int32_t, std::int32_t, std::int32_t, std::int32_t) {}
   // The cells that all rows of the block keep alike; per_row = true: they differ, ask row().
   std::uint32_t shared(std::int64_t, bool*) const { return kAll; }
   std::uint32_t row(std::int64_t, std::int32_t) const { return kAll; }
 };
 
+struct KeptNothing {
+  static constexpr bool kGathers = false;
+  void block(std::int32_t, std::int32_t, std::int32_t, std::int32_t) {}
+  std::uint32_t shared(std::int64_t, bool*) const { return 0; }
+  std::uint32_t row(std::int64_t, std::int32_t) const { return 0; }
+};
+
 struct KeptByWindow {
+  static constexpr bool kGathers = false;
   const Window& p;
   const Segment& s;
   const LoweredRuns& out;
@@ -92,6 +101,7 @@ struct KeptByWindow {
 };
 
 struct KeptByBlocks {
+  static constexpr bool kGathers = false;
   const BlockMap& p;
   const Segment& s;
   LoweredRuns& out;
@@ -121,15 +131,47 @@ struct KeptByBlocks {
   }
 };
 
+// A row block's ranges, laid out as words of cells.
+struct KeptByRanges {
+  static constexpr bool kGathers = true;
+  const Ranges& p;
+  const Segment& s;
+  LoweredRuns& out;
+  std::int64_t n_tiles;
+
+  void block(std::int32_t list, std::int32_t q_block, std::int32_t, std::int32_t) {
+    out.in_block.assign(static_cast<std::size_t>(n_tiles), 0u);
+    const bool in_order = p.of == Ranges::Of::cells || s.contiguous();
+    const std::int64_t shift = p.of == Ranges::Of::cells ? 0 : s.first_cell;
+    for (const Range& r : p.row(list, q_block)) {
+      if (!in_order) {
+        for (std::int32_t key = r.begin; key < r.end; ++key) {
+          const std::int64_t cell = s.cell(key);
+          out.in_block[static_cast<std::size_t>(cell / kTileKeys)] |= 1u << (cell % kTileKeys);
+        }
+        continue;
+      }
+      const std::int64_t begin = r.begin + shift, end = r.end + shift;
+      for (std::int64_t t = begin / kTileKeys; t * kTileKeys < end; ++t)
+        out.in_block[static_cast<std::size_t>(t)] |= bits_between(t * kTileKeys, begin, end);
+    }
+  }
+  std::uint32_t shared(std::int64_t tile, bool*) const { return out.in_block[static_cast<std::size_t>(tile)]; }
+  std::uint32_t row(std::int64_t tile, std::int32_t) const { return out.in_block[static_cast<std::size_t>(tile)]; }
+};
+
 void begin_lists(LoweredRuns& out, std::int32_t n_rows, std::int32_t block_q, std::int32_t heads, std::int64_t n_cells) {
   out.row_ptr.clear();
   out.runs.clear();
   out.words.clear();
+  out.slots.clear();
   out.block_q = block_q;
   out.n_rows = n_rows;
   out.heads = heads;
+  out.heads_per_list = 1;
   out.n_cells = n_cells;
-  out.attended_pairs = out.tiles_read = 0;
+  out.first_gathered = static_cast<std::int32_t>((n_cells + kTileKeys - 1) / kTileKeys);
+  out.attended_pairs = out.tiles_read = out.cells_gathered = 0;
 }
 
 void append_full(LoweredRuns& out, std::size_t list_begin, std::int32_t tile) {
@@ -139,10 +181,54 @@ void append_full(LoweredRuns& out, std::size_t list_begin, std::int32_t tile) {
     out.runs.push_back({tile, tile + 1, -1});
 }
 
+// A tile of which a row block keeps fewer cells than this is gathered cell by cell. For many rows a
+// gathered cell costs a little more than one of a tile, which is paid for whole; for one row the tile
+// is a stream and its cells are not (docs/decisions/011).
+constexpr std::int32_t kGatherBelow = 24, kGatherBelowDecode = 12;
+
+void append_words(LoweredRuns& out, std::int32_t tile, const std::uint32_t* words, std::int32_t rows) {
+  out.runs.push_back({tile, tile + 1, static_cast<std::int32_t>(out.words.size() / static_cast<std::size_t>(out.block_q))});
+  out.words.insert(out.words.end(), words, words + rows);
+  out.words.resize(out.words.size() + static_cast<std::size_t>(out.block_q - rows), 0u);
+}
+
+// The cells that a row block gathers become tiles behind the cache's own: first the cells that every
+// row sees, so that most of these tiles are full.
+void append_gathered(const Visibility& visible, std::int32_t first_row, std::int32_t rows, std::size_t list_begin,
+                     LoweredRuns& out, std::int64_t* pairs) {
+  const std::size_t whole = out.whole.size();
+  out.whole.insert(out.whole.end(), out.part.begin(), out.part.end());
+  const std::size_t n = out.whole.size();
+  out.cells_gathered += static_cast<double>(n);
+  std::uint32_t words[kMaxBlockQ];
+  for (std::size_t at = 0; at < n; at += kTileKeys) {
+    const auto tile = out.first_gathered + static_cast<std::int32_t>(out.slots.size() / kTileKeys);
+    const std::size_t end = std::min(at + kTileKeys, n);
+    out.slots.insert(out.slots.end(), out.whole.begin() + static_cast<std::ptrdiff_t>(at),
+                     out.whole.begin() + static_cast<std::ptrdiff_t>(end));
+    out.slots.resize(out.slots.size() + kTileKeys - (end - at), -1);
+    if (at + kTileKeys <= whole) {
+      append_full(out, list_begin, tile);
+      *pairs += std::int64_t{rows} * kTileKeys;
+      continue;
+    }
+    for (std::int32_t r = 0; r < rows; ++r) {
+      words[r] = 0;
+      for (std::size_t i = at; i < end; ++i)
+        words[r] |= static_cast<std::uint32_t>(visible.sees(first_row + r, out.whole[i])) << (i - at);
+      *pairs += count_bits(words[r]);
+    }
+    append_words(out, tile, words, rows);
+  }
+  out.whole.clear();
+  out.part.clear();
+}
+
 // Appends one list: all row blocks of one head.
 template <class Kept>
 void append_list(const Visibility& visible, std::int32_t row_begin, std::int32_t row_end, std::int32_t head,
-                 Kept kept, LoweredRuns& out) {
+                 Kept kept, bool gather, LoweredRuns& out) {
+  const std::int32_t gather_below = !Kept::kGathers || !gather ? 0 : row_end - row_begin == 1 ? kGatherBelowDecode : kGatherBelow;
   const std::int32_t n_rows = row_end - row_begin;
   const std::int64_t n_tiles = visible.n_tiles();
   // One row is its own summary: no table is made for the rows of an audit, or of decode.
@@ -163,6 +249,13 @@ void append_list(const Visibility& visible, std::int32_t row_begin, std::int32_t
       const auto tile = static_cast<std::int32_t>(t);
       if (!per_row) {
         if (!(any[t] & shared)) continue;
+        if (Kept::kGathers && count_bits(any[t] & shared) < gather_below) {
+          for (std::uint32_t bits = any[t] & shared; bits; bits &= bits - 1) {
+            const std::int32_t b = __builtin_ctz(bits);
+            (all[t] >> b & 1u ? out.whole : out.part).push_back(static_cast<std::int32_t>(t * kTileKeys + b));
+          }
+          continue;
+        }
         if ((all[t] & shared) == kAll) {
           pairs += std::int64_t{rows} * kTileKeys;
           ++tiles;
@@ -183,10 +276,10 @@ void append_list(const Visibility& visible, std::int32_t row_begin, std::int32_t
         append_full(out, list_begin, tile);
         continue;
       }
-      out.runs.push_back({tile, tile + 1, static_cast<std::int32_t>(out.words.size() / static_cast<std::size_t>(out.block_q))});
-      out.words.insert(out.words.end(), words, words + rows);
-      out.words.resize(out.words.size() + static_cast<std::size_t>(out.block_q - rows), 0u);
+      append_words(out, tile, words, rows);
     }
+    if (Kept::kGathers && !(out.whole.empty() && out.part.empty()))
+      append_gathered(visible, row_begin + first, rows, list_begin, out, &pairs);
     out.row_ptr.push_back(static_cast<std::int32_t>(out.runs.size()));
   }
   out.attended_pairs += static_cast<double>(pairs);
@@ -198,44 +291,107 @@ void append_list(const Visibility& visible, std::int32_t row_begin, std::int32_t
 void lower_dense(const Visibility& visible, std::int32_t row_begin, std::int32_t row_end, std::int32_t block_q,
                  LoweredRuns& out) {
   begin_lists(out, row_end - row_begin, block_q, 1, visible.n_cells());
-  append_list(visible, row_begin, row_end, 0, KeptDense{}, out);
+  append_list(visible, row_begin, row_end, 0, KeptDense{}, false, out);
 }
 
-void lower_pattern(const Pattern& pattern, std::span<const Route> routes, const Visibility& visible,
-                   const Segment& s, std::int32_t q_heads, std::int32_t block_q, LoweredRuns& out) {
-  const auto* blocks = std::get_if<BlockMap>(&pattern);
-  const bool per_head = !routes.empty() || (blocks && blocks->heads > 1);
-  begin_lists(out, s.rows(), block_q, per_head ? q_heads : 1, visible.n_cells());
+namespace {
+
+std::int32_t lists_of(const Pattern& p) {
+  if (const auto* b = std::get_if<BlockMap>(&p)) return b->heads;
+  if (const auto* r = std::get_if<Ranges>(&p)) return r->heads;
+  return 1;
+}
+
+// The fewest lists that can say what the plan says.
+std::int32_t lists_of(const Plan& plan, const LowerOptions& how) {
+  if (plan.routes.empty()) return lists_of(plan.pattern());
+  std::int32_t lists = 1;
+  for (const Pattern& p : plan.patterns) lists = std::max(lists, lists_of(p));
+  const auto same_within = [&](std::int32_t n) {  // heads of each of n lists take one route
+    for (std::int32_t h = 0; h < how.q_heads; ++h)
+      if (plan.route(h) != plan.route(list_of_head(n, how.q_heads, h) * (how.q_heads / n))) return false;
+    return true;
+  };
+  for (const std::int32_t n : {1, how.kv_heads})
+    if (lists <= n && same_within(n)) return n;
+  return how.q_heads;
+}
+
+void append_route(const Plan& plan, Route route, const Visibility& visible, const Segment& s, std::int32_t head,
+                  const LowerOptions& how, LoweredRuns& out) {
+  const auto append = [&](std::int32_t list, auto kept) {
+    append_list(visible, s.row_begin, s.row_end, list, kept, how.gather, out);
+  };
+  if (route == kRouteOff) return append(0, KeptNothing{});
+  const Pattern* p = route == kRouteFull ? nullptr : &plan.patterns[static_cast<std::size_t>(route)];
+  if (!p || std::holds_alternative<Dense>(*p)) return append(0, KeptDense{});
+  const std::int32_t list = list_of_head(lists_of(*p), how.q_heads, head);
+  if (const auto* w = std::get_if<Window>(p)) return append(0, KeptByWindow{*w, s, out});
+  if (const auto* r = std::get_if<Ranges>(p)) return append(list, KeptByRanges{*r, s, out, visible.n_tiles()});
+  const auto& blocks = std::get<BlockMap>(*p);
+  out.in_list.assign(static_cast<std::size_t>(blocks.k_blocks()), 0);
+  append(list, KeptByBlocks{blocks, s, out, {}});
+}
+
+}  // namespace
+
+void lower_plan(const Plan& plan, const Visibility& visible, const Segment& s, const LowerOptions& how, LoweredRuns& out) {
+  const std::int32_t lists = lists_of(plan, how);
+  begin_lists(out, s.rows(), how.block_q, lists, visible.n_cells());
+  out.heads_per_list = how.q_heads / lists;
   find_tile_keys(s, visible.n_tiles(), out);
-  if (blocks) out.in_list.assign(static_cast<std::size_t>(blocks->k_blocks()), 0);
-  for (std::int32_t h = 0; h < out.heads; ++h) {
-    if (std::holds_alternative<Dense>(pattern) || (!routes.empty() && routes[static_cast<std::size_t>(h)] == Route::full)) {
-      append_list(visible, s.row_begin, s.row_end, h, KeptDense{}, out);
-    } else if (blocks) {
-      std::fill(out.in_list.begin(), out.in_list.end(), std::uint8_t{0});
-      append_list(visible, s.row_begin, s.row_end, h, KeptByBlocks{*blocks, s, out, {}}, out);
-    } else {
-      append_list(visible, s.row_begin, s.row_end, h, KeptByWindow{std::get<Window>(pattern), s, out}, out);
-    }
-  }
+  for (std::int32_t l = 0; l < lists; ++l)
+    append_route(plan, plan.route(l * out.heads_per_list), visible, s, l * out.heads_per_list, how, out);
 }
 
-Status check_plan(const Plan& plan, const Grid& grid) {
+namespace {
+
+// `what` has `heads` lists over rows x n; the call has the rest.
+Status check_fit(const char* what, std::int32_t lists, std::int64_t rows, std::int64_t n, const Grid& grid,
+                 std::int32_t kv_heads, std::int64_t need_n) {
+  if ((lists == 1 || lists == kv_heads || lists == grid.heads) && rows == grid.n_rows && n == need_n) return {};
+  return bad_argument(fmt::format("plan: {} of {} lists x {} rows x {} keys, need 1, {} or {} lists x {} x {}", what, lists,
+                                  rows, n, kv_heads, grid.heads, grid.n_rows, need_n));
+}
+
+}  // namespace
+
+Status check_plan(const Plan& plan, const Grid& grid, std::int32_t kv_heads, std::int64_t n_cells) {
+  if (plan.patterns.empty() || plan.patterns.size() > 64)
+    return bad_argument(fmt::format("plan: {} patterns, need 1..64", plan.patterns.size()));
   if (!plan.routes.empty() && plan.routes.size() != static_cast<std::size_t>(grid.heads))
     return bad_argument(fmt::format("plan: {} routes, need none or one for each of {} query heads", plan.routes.size(),
                                     grid.heads));
-  const auto* map = std::get_if<BlockMap>(&plan.pattern);
-  if (!map) return {};
-  LACUNA_CHECK(map->check());
-  if ((map->heads != 1 && map->heads != grid.heads) || map->n_rows != grid.n_rows || map->n_keys != grid.n_keys)
-    return bad_argument(fmt::format("plan: a block map of {} heads x {} rows x {} keys, need {} (or 1) x {} x {}",
-                                    map->heads, map->n_rows, map->n_keys, grid.heads, grid.n_rows, grid.n_keys));
+  for (const Route r : plan.routes)
+    if (r < kRouteOff || r >= static_cast<std::int32_t>(plan.patterns.size()))
+      return bad_argument(fmt::format("plan: route {}, need {} (off), {} (full) or the number of one of {} patterns", r,
+                                      kRouteOff, kRouteFull, plan.patterns.size()));
+  std::int32_t block_q = 0;
+  for (const Pattern& p : plan.patterns) {
+    std::int32_t own = 0;
+    if (const auto* map = std::get_if<BlockMap>(&p)) {
+      LACUNA_CHECK(map->check());
+      LACUNA_CHECK(check_fit("a block map", map->heads, map->n_rows, map->n_keys, grid, kv_heads, grid.n_keys));
+      own = map->block_q;
+    } else if (const auto* ranges = std::get_if<Ranges>(&p)) {
+      LACUNA_CHECK(ranges->check());
+      LACUNA_CHECK(check_fit("ranges", ranges->heads, ranges->n_rows, ranges->n, grid, kv_heads,
+                             ranges->of == Ranges::Of::cells ? n_cells : grid.n_keys));
+      own = ranges->block_q;
+    }
+    if (own && block_q && own != block_q)
+      return bad_argument(fmt::format("plan: patterns with blocks of {} and of {} rows: need one size", block_q, own));
+    if (own) block_q = own;
+  }
   return {};
 }
 
-std::int32_t block_q_of(const Pattern& pattern, std::int32_t preferred) {
-  const auto* blocks = std::get_if<BlockMap>(&pattern);
-  return blocks ? blocks->block_q : preferred;
+std::int32_t block_q_of(const Plan& plan, std::int32_t preferred) {
+  for (const Pattern& p : plan.patterns) {
+    if (const auto* blocks = std::get_if<BlockMap>(&p)) return blocks->block_q;
+    if (const auto* ranges = std::get_if<Ranges>(&p)) return ranges->block_q;
+  }
+  return preferred;
 }
 
 }  // namespace lacuna

@@ -18,17 +18,22 @@ struct LoweredRuns {
   std::vector<std::int32_t> row_ptr;
   std::vector<TileRun> runs;
   std::vector<std::uint32_t> words;
-  std::int32_t block_q = 0, n_rows = 0, heads = 0;
+  std::vector<std::int32_t> slots;      // cells of gathered tiles
+  std::int32_t block_q = 0, n_rows = 0, heads = 0, heads_per_list = 1, first_gathered = 0;
   std::int64_t n_cells = 0;
-  double attended_pairs = 0;  // over the lists; times heads if the list is shared
-  double tiles_read = 0;      // sum over (list, row block) of tiles named
-  // Working memory of the lowering: the least and greatest key of each tile, and which key blocks the
-  // current list keeps.
+  double attended_pairs = 0;  // over the lists; times the query heads that share a list
+  double tiles_read = 0;      // sum over (list, row block) of tiles named as they lie
+  double cells_gathered = 0;  // and of cells gathered
+  // Working memory of the lowering: the least and greatest key of each tile, which key blocks the
+  // current list keeps, which cells the current row block keeps, and those to be gathered.
   std::vector<std::int32_t> tile_lo, tile_hi;
   std::vector<std::uint8_t> in_list;
+  std::vector<std::uint32_t> in_block;
+  std::vector<std::int32_t> whole, part;
 
   TileRuns view() const {
-    return {block_q, n_rows, heads, n_cells, row_ptr.data(), runs.data(), words.data()};
+    return {block_q,      n_rows,         heads,        n_cells,       row_ptr.data(), runs.data(),
+            words.data(), heads_per_list, slots.data(), first_gathered};
   }
 };
 
@@ -36,15 +41,21 @@ struct LoweredRuns {
 void lower_dense(const Visibility& visible, std::int32_t row_begin, std::int32_t row_end, std::int32_t block_q,
                  LoweredRuns& out);
 
-// The pattern within what is allowed, for the rows of one segment. One list per head where the
-// pattern or the routes ask for it. `q_heads` query heads.
-void lower_pattern(const Pattern& pattern, std::span<const Route> routes, const Visibility& visible,
-                   const Segment& segment, std::int32_t q_heads, std::int32_t block_q, LoweredRuns& out);
+// What a plan keeps within what is allowed, for the rows of one segment: one list where all heads are
+// alike, else one per KV head or query head, as the plan's patterns and routes ask for.
+struct LowerOptions {
+  std::int32_t q_heads = 1, kv_heads = 1;
+  std::int32_t block_q = 64;
+  bool gather = true;  // lone cells may be gathered; false: an additive mask is given by cell
+};
+void lower_plan(const Plan& plan, const Visibility& visible, const Segment& segment, const LowerOptions& how,
+                LoweredRuns& out);
 
-// What lower_pattern and the kernels would trust: index lists, and sizes that fit the grid.
-Status check_plan(const Plan& plan, const Grid& grid);
+// What lower_plan and the kernels would trust: routes, index lists, and sizes that fit the grid, the
+// KV heads and the cache's cells.
+Status check_plan(const Plan& plan, const Grid& grid, std::int32_t kv_heads, std::int64_t n_cells);
 
-// The block_q with which a pattern is lowered, given the kernel's preferred one.
-std::int32_t block_q_of(const Pattern& pattern, std::int32_t preferred);
+// The block_q with which a plan is lowered, given the kernel's preferred one.
+std::int32_t block_q_of(const Plan& plan, std::int32_t preferred);
 
 }  // namespace lacuna

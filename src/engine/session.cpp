@@ -213,11 +213,8 @@ PackedView Session::Impl::packed(const AttendCall& c, const PackedTensor* kept, 
 }
 
 // Keys of a segment as methods want them: in order, from a cell that is a multiple of 16.
-PackedView Session::Impl::ordered_keys(const AttendCall& c, const Segment& s, const PackedView& packed_k,
-                                       std::int64_t* first_cell) {
-  *first_cell = s.first_cell;
-  if (s.contiguous() && s.first_cell % 16 == 0) return packed_k;
-  *first_cell = 0;
+OrderedKeys Session::Impl::ordered_keys(const AttendCall& c, const Segment& s, const PackedView& packed_k) {
+  if (s.contiguous() && s.first_cell % 16 == 0) return {packed_k, s.first_cell};
   PackedView view = packed_k;
   view.cells = s.n_keys;
   const std::size_t bytes = view.block_bytes() * static_cast<std::size_t>(tiles_of(s.n_keys) * view.heads);
@@ -233,8 +230,8 @@ PackedView Session::Impl::ordered_keys(const AttendCall& c, const Segment& s, co
   a.from = from_list.data();
   a.to = to_list.data();
   a.n = s.n_keys;
-  pack_cells(have, a, nullptr);
-  return view;
+  pack_cells(have, a, parallel);
+  return {view, 0};
 }
 
 // A method sees keys up to a row's own only; where the model lets a row see more, nothing is left out.
@@ -264,7 +261,23 @@ Result<Plan> Session::Impl::plan(const AttendCall& c, const MaskEntry& mask, con
   x.q = args.q + s.row_begin * args.q_row;
   x.q_head = args.q_head;
   x.q_row = args.q_row;
-  x.packed_k = ordered_keys(c, s, args.packed_k, &x.first_cell);
+  struct Order final : KeyOrder {
+    Order(Impl& i, const AttendCall& call, const Segment& segment, const PackedView& packed_k)
+        : impl(i), c(call), s(segment), packed(packed_k) {}
+    OrderedKeys ordered() override {
+      if (!known) keys = impl.ordered_keys(c, s, packed);
+      known = true;
+      return keys;
+    }
+    Impl& impl;
+    const AttendCall& c;
+    const Segment& s;
+    const PackedView& packed;
+    OrderedKeys keys;
+    bool known = false;
+  } order(*this, c, s, args.packed_k);
+  x.keys = &order;
+  x.cells = {args.n_cells, mask.visible.words(s.row_begin), s.cell(s.key_of_row[0]), args.packed_k};
   return method->plan(x, *this);
 }
 
@@ -296,8 +309,10 @@ op::Attend::Args rows_of(op::Attend::Args a, std::int32_t begin, std::int32_t en
 }  // namespace
 
 double Session::Impl::kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const {
-  const double lists = runs.heads == 1 ? a.hkv : a.hq;
-  return runs.tiles_read * lists * kTileKeys * (a.dk + a.dv) * static_cast<double>(pack_element_bytes(a.packed_k.format));
+  const double kv_heads = runs.heads == 1 ? a.hkv : 1;  // that read what a list names
+  const double packed_cells = runs.tiles_read * kTileKeys * static_cast<double>(pack_element_bytes(a.packed_k.format));
+  const double raw_cells = runs.cells_gathered * static_cast<double>(size_of(a.kv));
+  return (packed_cells + raw_cells) * kv_heads * (a.dk + a.dv);
 }
 
 Status Session::Impl::attend(const AttendCall& c) {
@@ -320,8 +335,8 @@ Status Session::Impl::attend(const AttendCall& c) {
       auto p = plan(c, mask, s, args);
       if (!p.ok()) return p.error();
       if (!p.value().why.empty()) note = p.value().why;
-      LACUNA_CHECK(check_plan(p.value(), {args.hq, s.rows(), s.n_keys, 0}));
-      sparse = sparse || !std::holds_alternative<Dense>(p.value().pattern);
+      LACUNA_CHECK(check_plan(p.value(), {args.hq, s.rows(), s.n_keys, 0}, args.hkv, args.n_cells));
+      sparse = sparse || !is_dense(p.value());
       plans.push_back(std::move(p.value()));
     }
 
@@ -351,17 +366,23 @@ Status Session::Impl::attend_segment(const AttendCall& c, const MaskEntry& mask,
   if (keep_lse) args.lse = lse.grow_as<float>(static_cast<std::size_t>(args.hq) * args.n_rows);
   {
     const Timed timed(*this, Verb::attend);
-    lower_pattern(plan.pattern, plan.routes, mask.visible, s, args.hq, block_q_of(plan.pattern, kBlockQ), lowered);
+    lower_plan(plan, mask.visible, s,
+               {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(plan, kBlockQ), .gather = !args.bias}, lowered);
     args.runs = lowered.view();
     LACUNA_CHECK(execute(args));
   }
-  phase->report.attended_pairs += lowered.attended_pairs * (lowered.heads == 1 ? args.hq : 1);
+  phase->report.attended_pairs += lowered.attended_pairs * (args.hq / lowered.heads);
   phase->report.kv_bytes += kv_bytes(args, lowered);
   if (c.lse)
     for (int h = 0; h < args.hq; ++h)
       std::memcpy(c.lse + static_cast<std::size_t>(h) * c.q.tokens() + s.row_begin,
                   args.lse + static_cast<std::size_t>(h) * args.n_rows, sizeof(float) * args.n_rows);
-  if (options.audit != Audit::off) LACUNA_CHECK(audit_rows(mask, s, args));
+  if (options.audit != Audit::off) {
+    double allowed = 0;
+    for (std::int32_t i = s.row_begin; i < s.row_end; ++i) allowed += static_cast<double>(mask.visible.visible_keys(i));
+    const bool all_kept = lowered.attended_pairs == allowed * lowered.heads;
+    LACUNA_CHECK(audit_rows(mask, s, args, all_kept));
+  }
   return {};
 }
 
@@ -377,7 +398,8 @@ void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args
 
 // Exact attention for some rows of the segment beside the sparse one that args describes (its out
 // and lse are done). In decode, a row is a whole step, so only every kDecodeAuditEvery-th is audited.
-Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args) {
+// all_kept: the plan left nothing out, and what the two log-sums differ by is rounding.
+Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept) {
   const Timed timed(*this, Verb::account);
   if (options.audit == Audit::sample && s.rows() == 1 && rng.below(kDecodeAuditEvery) != 0) return {};
   std::int32_t begin = 0, end = s.rows();
@@ -397,7 +419,7 @@ Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const 
   for (int h = 0; h < args.hq; ++h)
     for (std::int32_t i = 0; i < exact.n_rows; ++i) {
       if (mask.visible.visible_keys(s.row_begin + begin + i) < kMinAuditedKeys) continue;
-      phase->loss.add(lost_mass(args.lse[static_cast<std::size_t>(h) * args.n_rows + begin + i],
+      phase->loss.add(all_kept ? 0.0 : lost_mass(args.lse[static_cast<std::size_t>(h) * args.n_rows + begin + i],
                                 exact.lse[static_cast<std::size_t>(h) * exact.n_rows + i]));
       const float* kept = args.out + h * args.out_head + (begin + i) * args.out_row;
       const float* all = exact.out + h * exact.out_head + i * exact.out_row;

@@ -42,14 +42,14 @@ struct Session::Impl final : Context {
   MaskEntry& mask_entry(const AttendCall& c);
   op::Attend::Args base_args(const AttendCall& c, const MaskEntry& mask);
   PackedView packed(const AttendCall& c, const PackedTensor* kept, const Tensor& raw, op::Pack::Role role, Buffer& own);
-  PackedView ordered_keys(const AttendCall& c, const Segment& s, const PackedView& packed_k, std::int64_t* first_cell);
+  OrderedKeys ordered_keys(const AttendCall& c, const Segment& s, const PackedView& packed_k);
   static bool causal(const Visibility& v, const Segment& s);
   Result<Plan> plan(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
   Status attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
                         const op::Attend::Args& whole);
   Status execute(const op::Attend::Args& args);
   void audit_lossless(const MaskEntry& mask, const op::Attend::Args& args);
-  Status audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
+  Status audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept);
   double kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const;
 
   // Context

@@ -5,11 +5,13 @@
 // beside it, add one line to list.inc. docs/add-a-method.md walks through it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kv/packed.h"
@@ -20,26 +22,68 @@
 
 namespace lacuna {
 
-// How scores become weights. A kernel trait with its row statistic; values join as methods need them.
+// How scores become weights: a kernel trait with the statistic of a row that it needs. Values join as
+// methods need them; whether parts of a row may be computed apart and merged is the trait's to say.
 enum class Weigh : std::uint8_t { softmax };
-
-// Which way a query head goes in this call.
-enum class Route : std::uint8_t {
-  pattern,  // the plan's pattern
-  full,     // everything the model allows
+enum class Statistic : std::uint8_t { log_sum };
+struct WeighTrait {
+  Statistic statistic;
+  bool merges;  // disjoint parts of a row, merged by the statistic, give the whole
 };
+constexpr WeighTrait trait_of(Weigh) { return {Statistic::log_sum, true}; }
+
+// Which way a query head goes in a call: the number of one of the plan's patterns, or
+using Route = std::int8_t;
+constexpr Route kRouteFull = -1;  // everything the model allows
+constexpr Route kRouteOff = -2;   // nothing: out 0, log-sum -inf
 
 // What one call of one layer shall do, for one sequence. Made by a method, executed by the engine.
 struct Plan {
-  Pattern pattern = Dense{};
-  std::vector<Route> routes;  // per query head; empty = every head takes `pattern`
+  std::vector<Pattern> patterns = std::vector<Pattern>(1);  // at least one; Dense if nothing is said
+  std::vector<Route> routes;  // per query head; empty = every head takes patterns[0]
   Weigh weigh = Weigh::softmax;
   std::string why;            // for explain and reports: why this and not something sparser
+
+  const Pattern& pattern() const { return patterns.front(); }
+  Route route(std::int32_t q_head) const { return routes.empty() ? Route{0} : routes[static_cast<std::size_t>(q_head)]; }
 };
 
-inline Plan dense_plan(std::string why) { return {.pattern = Dense{}, .routes = {}, .weigh = Weigh::softmax, .why = std::move(why)}; }
+// All heads take one pattern.
+inline Plan plan_of(Pattern pattern, std::string why = {}) {
+  Plan p;
+  p.patterns.front() = std::move(pattern);
+  p.why = std::move(why);
+  return p;
+}
+inline Plan dense_plan(std::string why) { return plan_of(Dense{}, std::move(why)); }
+// Nothing is left out.
+inline bool is_dense(const Plan& p) {
+  const auto dense = [&](Route r) {
+    return r == kRouteFull || (r >= 0 && std::holds_alternative<Dense>(p.patterns[static_cast<std::size_t>(r)]));
+  };
+  return p.routes.empty() ? dense(0) : std::all_of(p.routes.begin(), p.routes.end(), dense);
+}
 
 enum class Phase : std::uint8_t { prefill, decode };
+
+// Packed keys of a segment, in order.
+struct OrderedKeys {
+  PackedView packed;            // key j lies in cell first_cell + j
+  std::int64_t first_cell = 0;  // a multiple of 16
+};
+class KeyOrder {
+ public:
+  virtual ~KeyOrder() = default;
+  virtual OrderedKeys ordered() = 0;
+};
+
+// The cache as it lies, cells of all sequences: what a decoded row sees of it.
+struct Cells {
+  std::int64_t n = 0;
+  const std::uint32_t* visible = nullptr;  // [tiles] of the segment's first row: bit b of word t = cell 32 t + b
+  std::int64_t own = -1;                   // the cell of the first row's own key
+  PackedView packed_k;
+};
 
 // What a method may look at: the rows of one sequence in one call of one layer. Keys are numbered by
 // position (pattern/visibility.h); row i's own key is first_key + i.
@@ -54,8 +98,10 @@ struct AttentionView {
 
   const float* q = nullptr;  // element (h, i, d) at h * q_head + i * q_row + d
   std::int64_t q_head = 0, q_row = 0;
-  PackedView packed_k;          // key j lies in cell first_cell + j
-  std::int64_t first_cell = 0;  // a multiple of 16
+  // The packed keys in order. Where the cache holds them otherwise (several sequences in it, a context
+  // shift), asking copies them once per call: methods that need no order look at `cells` instead.
+  KeyOrder* keys = nullptr;
+  Cells cells;
 };
 
 // The laws of docs/laws.md that a method does not obey, each with its reason.

@@ -3,6 +3,7 @@
 // words. The oracle is slow and obvious: cell by cell, attended = visible AND kept.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <variant>
@@ -13,16 +14,17 @@
 
 namespace lacuna {
 
-// Whether query head h, row i of the segment (from 0), attends cell c. `whole` = a head that is
-// routed past the pattern: everything visible. A row's own key is what the segment says, also where
-// rows do not follow each other.
-inline bool attends(const Pattern& pattern, bool whole, Grid grid, const Visibility& visible, const Segment& s,
-                    std::int32_t h, std::int32_t i, std::int64_t c) {
+// Whether query head h, row i of the segment (from 0), attends cell c. A row's own key is what the
+// segment says, also where rows do not follow each other.
+inline bool attends(const Pattern& pattern, Grid grid, const Visibility& visible, const Segment& s, std::int32_t h,
+                    std::int32_t i, std::int64_t c) {
   if (!visible.sees(s.row_begin + i, c)) return false;
-  if (whole || std::holds_alternative<Dense>(pattern)) return true;
+  if (std::holds_alternative<Dense>(pattern)) return true;
   const std::int64_t key = s.key(c);
   grid.first_key = s.key_of_row[static_cast<std::size_t>(i)] - i;
-  return key >= 0 && std::visit([&](const auto& p) { return p.keeps(grid, h, i, key); }, pattern);
+  if (key < 0) return false;
+  const std::int64_t number = names_cells(pattern) ? c : key;
+  return std::visit([&](const auto& p) { return p.keeps(grid, h, i, number); }, pattern);
 }
 
 // A bit of lowered runs, read the way pattern/tile_runs.h defines them.
@@ -30,6 +32,10 @@ inline bool run_bit(const TileRuns& t, std::int32_t h, std::int32_t i, std::int6
   const std::int32_t block = i / t.block_q, *list = t.list(h, block);
   for (std::int32_t r = list[0]; r < list[1]; ++r) {
     const TileRun& run = t.runs[r];
+    for (std::int32_t tile = std::max(run.begin, t.first_gathered); tile < run.end; ++tile)
+      for (std::int32_t b = 0; b < kTileKeys; ++b)
+        if (t.slots[static_cast<std::int64_t>(tile - t.first_gathered) * kTileKeys + b] == c)
+          return run.bits < 0 || (t.words[static_cast<std::int64_t>(run.bits) * t.block_q + i % t.block_q] >> b & 1u);
     if (c / kTileKeys < run.begin || c / kTileKeys >= run.end) continue;
     if (run.bits < 0) return true;
     return t.words[static_cast<std::int64_t>(run.bits) * t.block_q + i % t.block_q] >> (c % kTileKeys) & 1u;
@@ -46,13 +52,27 @@ inline std::string law_runs_are_well_formed(const TileRuns& t) {
   if (t.block_q < 1 || t.block_q > kMaxBlockQ) return "block_q " + std::to_string(t.block_q);
   for (std::int32_t h = 0; h < t.heads; ++h)
     for (std::int32_t b = 0; b < t.n_blocks(); ++b) {
-      const std::int32_t* list = t.list(h, b);
+      const std::int32_t* list = t.list(h * t.heads_per_list, b);
       if (list[1] < list[0]) return at(h, b, "row_ptr falls");
       std::int32_t last = 0;
       for (std::int32_t r = list[0]; r < list[1]; ++r) {
         const TileRun& run = t.runs[r];
         if (run.begin < last || run.end <= run.begin) return at(h, b, "runs overlap, fall or are empty");
         last = run.end;
+        if (run.begin < t.first_gathered && run.end > t.first_gathered) return at(h, b, "a run across the first gathered tile");
+        if (run.begin >= t.first_gathered) {
+          std::uint32_t nobody = 0;
+          for (std::int32_t tile = run.begin; tile < run.end; ++tile)
+            for (std::int32_t x = 0; x < kTileKeys; ++x) {
+              const std::int32_t cell = t.slots[static_cast<std::int64_t>(tile - t.first_gathered) * kTileKeys + x];
+              if (cell < -1 || cell >= t.n_cells) return at(h, b, "a gathered cell out of range");
+              nobody |= static_cast<std::uint32_t>(cell < 0) << x;
+            }
+          if (run.bits < 0 && nobody) return at(h, b, "a full gathered tile with a cell of nobody");
+          for (std::int32_t i = 0; run.bits >= 0 && i < t.block_q; ++i)
+            if (t.words[static_cast<std::int64_t>(run.bits) * t.block_q + i] & nobody) return at(h, b, "a row sees nobody's cell");
+          continue;
+        }
         if (run.bits < 0) {
           if (std::int64_t{run.end} * kTileKeys > t.n_cells) return at(h, b, "a full tile beyond n_cells");
           continue;
@@ -72,17 +92,18 @@ inline std::string law_runs_are_well_formed(const TileRuns& t) {
   return "";
 }
 
-// Every bit of the runs of one segment equals the oracle. `pairs` gets the oracle's count over all
-// `heads` query heads.
-inline std::string law_runs_agree_with_keeps(const TileRuns& t, const Pattern& pattern, const std::vector<bool>& whole,
-                                             std::int32_t heads, const Visibility& visible, const Segment& s,
-                                             std::int64_t* pairs) {
+// Every bit of the runs of one segment equals the oracle. pattern_of(h): the pattern that query head h
+// takes, or null for a head that is off. `pairs` gets the oracle's count over all `heads` query heads.
+template <class PatternOf>
+std::string law_runs_agree_with_keeps(const TileRuns& t, const PatternOf& pattern_of, std::int32_t heads,
+                                      const Visibility& visible, const Segment& s, std::int64_t* pairs) {
   *pairs = 0;
   const Grid grid{heads, s.rows(), s.n_keys, 0};
   for (std::int32_t h = 0; h < heads; ++h)
     for (std::int32_t i = 0; i < s.rows(); ++i)
       for (std::int64_t c = 0; c < t.n_cells; ++c) {
-        const bool want = attends(pattern, !whole.empty() && whole[static_cast<std::size_t>(h)], grid, visible, s, h, i, c);
+        const Pattern* pattern = pattern_of(h);
+        const bool want = pattern && attends(*pattern, grid, visible, s, h, i, c);
         if (run_bit(t, h, i, c) != want)
           return "head " + std::to_string(h) + " row " + std::to_string(i) + " cell " + std::to_string(c) +
                  (want ? ": attended, but not in the runs" : ": in the runs, but hidden or not kept");

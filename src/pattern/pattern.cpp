@@ -9,42 +9,79 @@
 
 namespace lacuna {
 
-bool BlockMap::keeps(const Grid&, std::int32_t h, std::int32_t i, std::int64_t j) const {
-  const auto list = row(h, i / block_q);
+namespace {
+
+constexpr std::int64_t kLargest = std::int64_t{1} << 30;  // rounds up to a block within int32
+
+// What every list pattern has: lists, row blocks, and offsets that rise within a list.
+Status check_rows(const char* what, std::int32_t lists, std::int32_t block_q, std::int32_t q_blocks, std::int64_t n_rows,
+                  std::int64_t n, const std::vector<std::int32_t>& row_ptr, std::size_t entries) {
+  if (block_q < 1 || block_q > kMaxBlockQ)
+    return bad_argument(fmt::format("{}: blocks of {} rows: need 1..{}", what, block_q, kMaxBlockQ));
+  if (lists < 1 || n_rows < 0 || n_rows > kLargest || n < 0 || n > kLargest)
+    return bad_argument(fmt::format("{}: {} lists, {} rows, {} keys: need at least 1, 0, 0, and {} at most", what, lists,
+                                    n_rows, n, kLargest));
+  const std::size_t each = static_cast<std::size_t>(q_blocks) + 1, all = static_cast<std::size_t>(lists) * each;
+  if (row_ptr.size() != all)
+    return bad_argument(fmt::format("{}: row_ptr has {} entries, need {} (lists x (row blocks + 1))", what, row_ptr.size(), all));
+  for (std::size_t i = 0; i < all; ++i) {
+    const std::int64_t at = row_ptr[i];
+    if (at < 0 || at > static_cast<std::int64_t>(entries))
+      return bad_argument(fmt::format("{}: row_ptr[{}] is {}, need 0..{}", what, i, at, entries));
+    if (i % each != 0 && at < row_ptr[i - 1])
+      return bad_argument(fmt::format("{}: row_ptr[{}] is {}, less than the entry before it ({})", what, i, at, row_ptr[i - 1]));
+  }
+  return {};
+}
+
+}  // namespace
+
+bool BlockMap::keeps(const Grid& g, std::int32_t h, std::int32_t i, std::int64_t j) const {
+  const auto list = row(list_of_head(heads, g.heads, h), i / block_q);
   return std::binary_search(list.begin(), list.end(), static_cast<std::int32_t>(j / block_k));
 }
 
 Status BlockMap::check() const {
-  constexpr std::int64_t kLargest = std::int64_t{1} << 30;  // rounds up to a block within int32
-  if (block_q < 1 || block_q > kMaxBlockQ || block_k < 1 || block_k > kLargest)
-    return bad_argument(fmt::format("block map: blocks of {} x {}: need 1..{} rows and 1..{} keys", block_q, block_k,
-                                    kMaxBlockQ, kLargest));
-  if (heads < 1 || n_rows < 0 || n_rows > kLargest || n_keys < 0 || n_keys > kLargest)
-    return bad_argument(fmt::format("block map: {} heads, {} rows, {} keys: need at least 1, 0, 0, and {} at most",
-                                    heads, n_rows, n_keys, kLargest));
-  const std::size_t lists = static_cast<std::size_t>(heads) * (static_cast<std::size_t>(q_blocks()) + 1);
-  if (row_ptr.size() != lists)
-    return bad_argument(fmt::format("block map: row_ptr has {} entries, need {} (heads x (row blocks + 1))",
-                                    row_ptr.size(), lists));
-  for (std::size_t i = 0; i < lists; ++i) {
-    const std::int64_t at = row_ptr[i];
-    if (at < 0 || at > static_cast<std::int64_t>(cols.size()))
-      return bad_argument(fmt::format("block map: row_ptr[{}] is {}, need 0..{}", i, at, cols.size()));
-    if (i % (static_cast<std::size_t>(q_blocks()) + 1) != 0 && at < row_ptr[i - 1])
-      return bad_argument(fmt::format("block map: row_ptr[{}] is {}, less than the entry before it ({})", i, at,
-                                      row_ptr[i - 1]));
-  }
+  if (block_k < 1 || block_k > kLargest)
+    return bad_argument(fmt::format("block map: blocks of {} keys: need 1..{}", block_k, kLargest));
+  if (block_q > 0) LACUNA_CHECK(check_rows("block map", heads, block_q, q_blocks(), n_rows, n_keys, row_ptr, cols.size()));
+  else return bad_argument(fmt::format("block map: blocks of {} rows: need 1..{}", block_q, kMaxBlockQ));
   for (std::int32_t h = 0; h < heads; ++h)
     for (std::int32_t b = 0; b < q_blocks(); ++b) {
       std::int64_t last = -1;
       for (std::int32_t c : row(h, b)) {
         if (c < 0 || c >= k_blocks())
-          return bad_argument(fmt::format("block map: head {} row block {}: key block {}, need 0..{}", h, b, c,
+          return bad_argument(fmt::format("block map: list {} row block {}: key block {}, need 0..{}", h, b, c,
                                           k_blocks() - 1));
         if (c <= last)
-          return bad_argument(fmt::format("block map: head {} row block {}: key block {} after {}: lists must ascend",
+          return bad_argument(fmt::format("block map: list {} row block {}: key block {} after {}: lists must ascend",
                                           h, b, c, last));
         last = c;
+      }
+    }
+  return {};
+}
+
+bool Ranges::keeps(const Grid& g, std::int32_t h, std::int32_t i, std::int64_t j) const {
+  const auto list = row(list_of_head(heads, g.heads, h), i / block_q);
+  const auto after = std::upper_bound(list.begin(), list.end(), j, [](std::int64_t x, const Range& r) { return x < r.begin; });
+  return after != list.begin() && j < std::prev(after)->end;
+}
+
+Status Ranges::check() const {
+  if (block_q < 1) return bad_argument(fmt::format("ranges: blocks of {} rows: need 1..{}", block_q, kMaxBlockQ));
+  LACUNA_CHECK(check_rows("ranges", heads, block_q, q_blocks(), n_rows, n, row_ptr, ranges.size()));
+  for (std::int32_t h = 0; h < heads; ++h)
+    for (std::int32_t b = 0; b < q_blocks(); ++b) {
+      std::int64_t last = -1;
+      for (const Range& r : row(h, b)) {
+        if (r.begin < 0 || r.end <= r.begin || r.end > n)
+          return bad_argument(fmt::format("ranges: list {} row block {}: [{}, {}), need 0 <= begin < end <= {}", h, b,
+                                          r.begin, r.end, n));
+        if (r.begin <= last)
+          return bad_argument(fmt::format("ranges: list {} row block {}: [{}, {}) does not lie behind {}: ranges must "
+                                          "ascend and not touch", h, b, r.begin, r.end, last));
+        last = r.end;
       }
     }
   return {};

@@ -43,11 +43,17 @@ struct Window {
   }
 };
 
-// Block CSR: for every query head (or one list for all) and every block of block_q rows, the kept
-// blocks of block_k keys, ascending. Row blocks count from the segment's first row, key blocks from
-// key 0. Marks (full/partial) are found while lowering, from what the model allows.
+// Lists of a pattern: one for all query heads, one per KV head, or one per query head. The list that
+// query head h reads.
+constexpr std::int32_t list_of_head(std::int32_t lists, std::int32_t q_heads, std::int32_t h) {
+  return static_cast<std::int32_t>(std::int64_t{h} * lists / q_heads);
+}
+
+// Block CSR: for every list and every block of block_q rows, the kept blocks of block_k keys,
+// ascending. Row blocks count from the segment's first row, key blocks from key 0. Marks
+// (full/partial) are found while lowering, from what the model allows.
 struct BlockMap {
-  std::int32_t heads = 1;  // 1 = one list shared by all heads
+  std::int32_t heads = 1;  // lists: 1, one per KV head, or one per query head
   std::int32_t block_q = 128, block_k = 128;
   std::int32_t n_rows = 0;
   std::int64_t n_keys = 0;
@@ -56,15 +62,51 @@ struct BlockMap {
 
   std::int32_t q_blocks() const { return (n_rows + block_q - 1) / block_q; }
   std::int64_t k_blocks() const { return (n_keys + block_k - 1) / block_k; }
-  std::span<const std::int32_t> row(std::int32_t head, std::int32_t q_block) const {
-    const std::size_t at = static_cast<std::size_t>(heads == 1 ? 0 : head) * (q_blocks() + 1) + q_block;
+  std::span<const std::int32_t> row(std::int32_t list, std::int32_t q_block) const {
+    const std::size_t at = static_cast<std::size_t>(list) * (q_blocks() + 1) + q_block;
     return {cols.data() + row_ptr[at], cols.data() + row_ptr[at + 1]};
   }
-  bool keeps(const Grid&, std::int32_t h, std::int32_t i, std::int64_t j) const;
+  bool keeps(const Grid& g, std::int32_t h, std::int32_t i, std::int64_t j) const;
   // Sizes, monotone row pointers, ascending columns in range: everything a kernel would trust.
   Status check() const;
 };
 
-using Pattern = std::variant<Dense, Window, BlockMap>;
+struct Range {
+  std::int32_t begin = 0, end = 0;  // [begin, end), begin < end
+};
+
+// Ranges: for every list and every block of block_q rows, ascending ranges that do not touch. Stripes
+// (vertical lines are ranges of one key, slash lines of a block's width), token lists and page lists
+// are all of this form; lowering decides, tile by tile, between a whole tile and a gathered cell.
+struct Ranges {
+  // What the numbers count: a segment's keys, or cells of the cache as they lie. Methods that choose by
+  // score alone need no order of keys and name cells; a page of cells may hold other sequences' cells,
+  // which stay hidden.
+  enum class Of : std::uint8_t { keys, cells };
+  Of of = Of::keys;
+  std::int32_t heads = 1;  // lists: 1, one per KV head, or one per query head
+  std::int32_t block_q = 64;
+  std::int32_t n_rows = 0;
+  std::int64_t n = 0;      // keys of the segment, or cells of the cache
+  std::vector<std::int32_t> row_ptr;  // [heads][q_blocks() + 1], offsets into ranges
+  std::vector<Range> ranges;
+
+  std::int32_t q_blocks() const { return (n_rows + block_q - 1) / block_q; }
+  std::span<const Range> row(std::int32_t list, std::int32_t q_block) const {
+    const std::size_t at = static_cast<std::size_t>(list) * (q_blocks() + 1) + q_block;
+    return {ranges.data() + row_ptr[at], ranges.data() + row_ptr[at + 1]};
+  }
+  // `j` is a key or a cell, by `of`.
+  bool keeps(const Grid& g, std::int32_t h, std::int32_t i, std::int64_t j) const;
+  Status check() const;
+};
+
+using Pattern = std::variant<Dense, Window, BlockMap, Ranges>;
+
+// The pattern's numbers are cells of the cache, not keys.
+inline bool names_cells(const Pattern& p) {
+  const auto* r = std::get_if<Ranges>(&p);
+  return r && r->of == Ranges::Of::cells;
+}
 
 }  // namespace lacuna

@@ -46,7 +46,7 @@ class RefContext final : public Context, private ParallelFor {
   std::vector<Buffer> slots_;
 };
 
-struct MethodLab {
+struct MethodLab final : private KeyOrder {
   int hq, hkv, d;
   std::int64_t n;
   std::vector<float> q, k, v;  // [hq][n][d], [hkv][n][d], [hkv][n][d]
@@ -84,7 +84,14 @@ struct MethodLab {
     x.q = q_at(0, begin);
     x.q_head = n * d;
     x.q_row = d;
-    x.packed_k = pack();
+    packed_view_ = pack();
+    x.keys = this;
+    if (x.phase == Phase::decode) {  // cell c holds key c
+      visible_.assign(static_cast<std::size_t>(tiles_of(end)), ~0u);
+      if (end % kTileKeys) visible_.back() = (1u << (end % kTileKeys)) - 1u;
+      x.cells = {end, visible_.data(), end - 1, packed_view_};
+      x.cells.packed_k.cells = end;
+    }
     return x;
   }
   Result<Plan> plan(const Method& m, std::int64_t begin, std::int64_t end, int layer = 0) {
@@ -106,6 +113,7 @@ struct MethodLab {
   }
 
  private:
+  OrderedKeys ordered() override { return {packed_view_, 0}; }
   PackedView pack() {
     PackedView view{nullptr, PackFormat::lane16_f32, hkv, d, n};
     const std::size_t bytes = view.block_bytes() * static_cast<std::size_t>(tiles_of(n) * hkv);
@@ -126,6 +134,8 @@ struct MethodLab {
     return view;
   }
   Buffer packed_;
+  PackedView packed_view_;
+  std::vector<std::uint32_t> visible_;
 };
 
 // Sets parameters by name, as a spec does, without the range checks.
@@ -160,12 +170,13 @@ inline std::unique_ptr<Method> make(const MethodEntry& entry,
   return m;
 }
 
-// Whether a plan keeps (head, row, key): the pattern's own ground truth.
-inline bool keeps(const Plan& p, const Grid& g, std::int32_t h, std::int32_t i, std::int64_t j) {
-  if (!p.routes.empty() && p.routes[static_cast<std::size_t>(h)] == Route::full) return true;
-  return std::visit([&](const auto& pattern) { return pattern.keeps(g, h, i, j); }, p.pattern);
-}
+using lacuna::is_dense;
 
-inline bool is_dense(const Plan& p) { return std::holds_alternative<Dense>(p.pattern); }
+// Whether a plan keeps (head, row, key): the pattern's own ground truth. Cells are numbered as keys.
+inline bool keeps(const Plan& p, const Grid& g, std::int32_t h, std::int32_t i, std::int64_t j) {
+  const Route r = p.route(h);
+  if (r < 0) return r == kRouteFull;
+  return std::visit([&](const auto& pattern) { return pattern.keeps(g, h, i, j); }, p.patterns[static_cast<std::size_t>(r)]);
+}
 
 }  // namespace lacuna::test

@@ -148,10 +148,12 @@ inline std::vector<std::int32_t> shuffled(int n, Rng& rng) {
   return a;
 }
 
-// Whether the plan keeps the pair (head h, row i of the segment, key j).
-inline bool keeps(const Plan& plan, const Grid& grid, int h, int i, std::int64_t j) {
-  if (!plan.routes.empty() && plan.routes[static_cast<std::size_t>(h)] == Route::full) return true;
-  return std::visit([&](const auto& p) { return p.keeps(grid, h, i, j); }, plan.pattern);
+// Whether the plan keeps the pair (head h, row i of the segment, key j, which lies in `cell`).
+inline bool keeps(const Plan& plan, const Grid& grid, int h, int i, std::int64_t j, std::int64_t cell) {
+  const Route r = plan.route(h);
+  if (r < 0) return r == kRouteFull;
+  const Pattern& pattern = plan.patterns[static_cast<std::size_t>(r)];
+  return std::visit([&](const auto& p) { return p.keeps(grid, h, i, names_cells(pattern) ? cell : j); }, pattern);
 }
 
 // Exact attention over visible and kept, in double precision, for a call whose K and V are f16:
@@ -173,7 +175,7 @@ inline Result<Output> kept_attention(const std::string& spec, const AttendCall& 
   for (const auto& segment : mask.visible.segments()) {
     auto plan = s.plan(c, mask, segment, args);
     if (!plan.ok()) return plan.error();
-    if (auto good = check_plan(plan.value(), {args.hq, segment.rows(), segment.n_keys, 0}); !good.ok()) return good.error();
+    if (auto good = check_plan(plan.value(), {args.hq, segment.rows(), segment.n_keys, 0}, args.hkv, args.n_cells); !good.ok()) return good.error();
     const Grid grid{args.hq, segment.rows(), segment.n_keys, segment.key_of_row.empty() ? 0 : segment.key_of_row[0]};
     for (int h = 0; h < args.hq; ++h)
       for (int i = 0; i < segment.rows(); ++i) {
@@ -184,7 +186,7 @@ inline Result<Output> kept_attention(const std::string& spec, const AttendCall& 
         double m = -kInfinity, l = 0;
         for (std::int64_t j = 0; j < segment.n_keys; ++j) {
           const std::int64_t cell = segment.cell(j);
-          if (!mask.visible.sees(row, cell) || !keeps(plan.value(), grid, h, i, j)) continue;
+          if (!mask.visible.sees(row, cell) || !keeps(plan.value(), grid, h, i, j, cell)) continue;
           double x = 0;
           for (int d = 0; d < args.dk; ++d)
             x += static_cast<double>(args.q[h * args.q_head + row * args.q_row + d]) * half_to_float(k[kv * args.k_head + cell * args.k_cell + d]);

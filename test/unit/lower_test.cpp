@@ -79,15 +79,40 @@ Scene make_scene(Rng& rng, const SceneOptions& o) {
   return s;
 }
 
-Pattern random_pattern(Rng& rng, const Segment& s, std::int32_t heads, int kind) {
+constexpr std::int32_t kHeads = 6, kKvHeads = 3;
+
+Ranges random_ranges(Rng& rng, const Segment& s, std::int64_t n_cells, std::int32_t block_q) {
+  Ranges p;
+  p.of = rng.below(2) ? Ranges::Of::keys : Ranges::Of::cells;
+  constexpr std::int32_t kLists[] = {1, kKvHeads, kHeads};
+  p.heads = kLists[rng.below(3)];
+  p.block_q = block_q;
+  p.n_rows = s.rows();
+  p.n = p.of == Ranges::Of::keys ? s.n_keys : n_cells;
+  for (std::int32_t h = 0; h < p.heads; ++h) {
+    p.row_ptr.push_back(static_cast<std::int32_t>(p.ranges.size()));
+    for (std::int32_t b = 0; b < p.q_blocks(); ++b) {
+      for (std::int64_t at = static_cast<std::int64_t>(rng.below(5)); at < p.n;) {
+        const auto end = std::min<std::int64_t>(p.n, at + 1 + static_cast<std::int64_t>(rng.below(2) ? 0 : rng.below(70)));
+        p.ranges.push_back({static_cast<std::int32_t>(at), static_cast<std::int32_t>(end)});
+        at = end + 1 + static_cast<std::int64_t>(rng.below(20));
+      }
+      p.row_ptr.push_back(static_cast<std::int32_t>(p.ranges.size()));
+    }
+  }
+  return p;
+}
+
+Pattern random_pattern(Rng& rng, const Segment& s, std::int64_t n_cells, int kind, std::int32_t block_q) {
   const auto upto = [&](std::int64_t n) { return static_cast<std::int64_t>(rng.below(static_cast<std::uint64_t>(n) + 1)); };
   if (kind == 0) return Dense{};
   if (kind == 1 || kind == 2)
     return Window{.sink = upto(40), .window = upto(100), .dense_from = kind == 1 ? -1 : upto(s.n_keys)};
+  if (kind == 3) return random_ranges(rng, s, n_cells, block_q);
   BlockMap map;
-  constexpr std::int32_t kBlocks[] = {16, 32, 48, 64, 100, 128};
-  map.heads = kind == 3 ? 1 : heads;
-  map.block_q = kBlocks[rng.below(6)];
+  constexpr std::int32_t kBlocks[] = {16, 32, 48, 64, 100, 128}, kLists[] = {1, kKvHeads, kHeads};
+  map.heads = kLists[rng.below(3)];
+  map.block_q = block_q;
   map.block_k = kBlocks[rng.below(6)];
   map.n_rows = s.rows();
   map.n_keys = s.n_keys;
@@ -102,29 +127,38 @@ Pattern random_pattern(Rng& rng, const Segment& s, std::int32_t heads, int kind)
   return map;
 }
 
+// Plans of one pattern, and plans that send every head its own way.
 void check_all_patterns(Rng& rng, const Visibility& v, const std::string& what) {
-  constexpr std::int32_t kHeads = 3;
   LoweredRuns runs;  // one for all, as a session has it
+  constexpr std::int32_t kPreferred[] = {1, 16, 64, 100, 128};
   for (const Segment& s : v.segments())
-    for (int kind = 0; kind < 5; ++kind)
-      for (bool routed : {false, true}) {
-        const Pattern p = random_pattern(rng, s, kHeads, kind);
-        std::vector<Route> routes;
-        std::vector<bool> whole;
-        if (routed)
-          for (std::int32_t h = 0; h < kHeads; ++h) {
-            whole.push_back(rng.below(2));
-            routes.push_back(whole.back() ? Route::full : Route::pattern);
-          }
-        constexpr std::int32_t kPreferred[] = {1, 16, 64, 100, 128};
-        lower_pattern(p, routes, v, s, kHeads, block_q_of(p, kPreferred[rng.below(5)]), runs);
-        const TileRuns t = runs.view();
-        ASSERT_EQ(law_runs_are_well_formed(t), "") << what << " kind " << kind;
-        std::int64_t pairs = 0;
-        ASSERT_EQ(law_runs_agree_with_keeps(t, p, whole, kHeads, v, s, &pairs), "")
-            << what << " kind " << kind << (routed ? " routed" : "") << " rows " << s.row_begin << ".." << s.row_end;
-        ASSERT_EQ(runs.attended_pairs * (runs.heads == 1 ? kHeads : 1), static_cast<double>(pairs)) << what;
+    for (int kind = 0; kind < 6; ++kind) {  // 5: routed
+      Plan plan;
+      const std::int32_t block_q = kPreferred[rng.below(5)];
+      if (kind < 5) {
+        plan.patterns[0] = random_pattern(rng, s, v.n_cells(), kind, block_q);
+      } else {
+        plan.patterns.clear();
+        for (int k = 1; k < 5; ++k) plan.patterns.push_back(random_pattern(rng, s, v.n_cells(), k, block_q));
+        for (std::int32_t h = 0; h < kHeads; ++h) plan.routes.push_back(static_cast<Route>(static_cast<int>(rng.below(6)) - 2));
+        if (rng.below(2))  // groups of one route
+          for (std::int32_t h = 0; h < kHeads; ++h) plan.routes[static_cast<std::size_t>(h)] = plan.routes[static_cast<std::size_t>(h / 2 * 2)];
       }
+      const Status good = check_plan(plan, {kHeads, s.rows(), s.n_keys, 0}, kKvHeads, v.n_cells());
+      ASSERT_TRUE(good.ok()) << good.error().what;
+      lower_plan(plan, v, s, {.q_heads = kHeads, .kv_heads = kKvHeads, .block_q = block_q_of(plan, block_q), .gather = rng.below(4) != 0}, runs);
+      const TileRuns t = runs.view();
+      ASSERT_EQ(law_runs_are_well_formed(t), "") << what << " kind " << kind;
+      const Pattern dense = Dense{};
+      const auto pattern_of = [&](std::int32_t h) -> const Pattern* {
+        const Route r = plan.route(h);
+        return r == kRouteOff ? nullptr : r == kRouteFull ? &dense : &plan.patterns[static_cast<std::size_t>(r)];
+      };
+      std::int64_t pairs = 0;
+      ASSERT_EQ(law_runs_agree_with_keeps(t, pattern_of, kHeads, v, s, &pairs), "")
+          << what << " kind " << kind << " rows " << s.row_begin << ".." << s.row_end;
+      ASSERT_EQ(runs.attended_pairs * runs.heads_per_list, static_cast<double>(pairs)) << what;
+    }
 }
 
 TEST(Lower, EveryBitEqualsVisibleAndKept) {

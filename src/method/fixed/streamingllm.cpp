@@ -58,7 +58,7 @@ class StreamingLlm final : public Method {
     const auto share = static_cast<std::int64_t>(keep * static_cast<double>(end));
     const std::int64_t width = window > 0 ? window : std::max<std::int64_t>(64, share);
     if (sink + width >= x.grid.n_keys) return dense_plan("streamingllm: sink + window cover all keys");
-    return Plan{.pattern = Window{.sink = sink, .window = width}, .routes = {}, .weigh = Weigh::softmax, .why = {}};
+    return plan_of(Window{.sink = sink, .window = width});
   }
 };
 

@@ -88,22 +88,22 @@ TEST(StreamingLlm, AutoScalesWithTheAnnouncedPromptAndChunksAgree) {
       EXPECT_TRUE(is_dense(p.value())) << "4 + 500 keys cover the first chunk";
       continue;
     }
-    ASSERT_TRUE(std::holds_alternative<Window>(p.value().pattern));
-    EXPECT_EQ(std::get<Window>(p.value().pattern).window, 500);
+    ASSERT_TRUE(std::holds_alternative<Window>(p.value().pattern()));
+    EXPECT_EQ(std::get<Window>(p.value().pattern()).window, 500);
   }
   lab.prompt_tokens = -1;  // unknown: the chunk's end stands for it
-  EXPECT_EQ(std::get<Window>(lab.plan(*m, 800, 1200).value().pattern).window, 300);
+  EXPECT_EQ(std::get<Window>(lab.plan(*m, 800, 1200).value().pattern()).window, 300);
 }
 
 TEST(StreamingLlm, PresetsSetThePublishedConstants) {
   auto m = make(method_entry_streamingllm());
   ASSERT_TRUE(m->preset("paper").ok());
   MethodLab lab(1, 1, 3000, 4);
-  const auto w = std::get<Window>(lab.plan(*m, 0, 3000).value().pattern);
+  const auto w = std::get<Window>(lab.plan(*m, 0, 3000).value().pattern());
   EXPECT_EQ(w.sink, 4);
   EXPECT_EQ(w.window, 1020);
   ASSERT_TRUE(m->preset("auto").ok());
-  EXPECT_EQ(std::get<Window>(lab.plan(*m, 0, 3000).value().pattern).window, 750);
+  EXPECT_EQ(std::get<Window>(lab.plan(*m, 0, 3000).value().pattern()).window, 750);
   EXPECT_NE(m->preset("fast").error().what.find("need auto or paper"), std::string::npos);
 }
 

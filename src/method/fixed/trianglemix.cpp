@@ -74,8 +74,7 @@ class TriangleMix final : public Method {
     const std::int64_t dense_from = std::max<std::int64_t>(0, end - last);
     if (sink + width >= x.grid.n_keys) return dense_plan("trianglemix: sink + window cover all keys");
     if (dense_from <= x.grid.first_key) return dense_plan("trianglemix: these rows are among the prompt's last");
-    return Plan{.pattern = Window{.sink = sink, .window = width, .dense_from = dense_from},
-                .routes = {}, .weigh = Weigh::softmax, .why = {}};
+    return plan_of(Window{.sink = sink, .window = width, .dense_from = dense_from});
   }
 };
 

@@ -96,10 +96,10 @@ TEST(TriangleMix, ChunksOfAnAnnouncedPromptEqualOneShot) {
 TEST(TriangleMix, UnknownPromptEndTakesTheChunks) {
   MethodLab lab(1, 1, 200, 4);
   auto m = triangle(3, 11, 20);
-  const auto w = std::get<Window>(lab.plan(*m, 50, 150).value().pattern);
+  const auto w = std::get<Window>(lab.plan(*m, 50, 150).value().pattern());
   EXPECT_EQ(w.dense_from, 130);
   lab.prompt_tokens = 100;  // a second turn lies past the announced end
-  EXPECT_EQ(std::get<Window>(lab.plan(*m, 120, 200).value().pattern).dense_from, 180);
+  EXPECT_EQ(std::get<Window>(lab.plan(*m, 120, 200).value().pattern()).dense_from, 180);
 }
 
 TEST(TriangleMix, LastRowsFindTheNeedleThatTheAShapeLoses) {
@@ -121,11 +121,11 @@ TEST(TriangleMix, LastRowsFindTheNeedleThatTheAShapeLoses) {
 TEST(TriangleMix, Presets) {
   auto m = make(method_entry_trianglemix());
   MethodLab lab(1, 1, 4096, 4);
-  auto w = std::get<Window>(lab.plan(*m, 0, 4096, 3).value().pattern);
+  auto w = std::get<Window>(lab.plan(*m, 0, 4096, 3).value().pattern());
   EXPECT_EQ(w.window, 256);
   EXPECT_EQ(w.dense_from, 4096 - 128);
   ASSERT_TRUE(m->preset("paper").ok());
-  w = std::get<Window>(lab.plan(*m, 0, 4096, 3).value().pattern);
+  w = std::get<Window>(lab.plan(*m, 0, 4096, 3).value().pattern());
   EXPECT_EQ(w.sink, 8);
   EXPECT_EQ(w.window, 512);
   EXPECT_EQ(w.dense_from, 4096 - 128);

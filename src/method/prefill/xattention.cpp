@@ -85,8 +85,9 @@ class XAttention final : public Method {
       a.q = x.q;
       a.q_head = x.q_head;
       a.q_row = x.q_row;
-      a.packed_k = x.packed_k;
-      a.first_cell = x.first_cell;
+      const OrderedKeys keys = x.keys->ordered();
+      a.packed_k = keys.packed;
+      a.first_cell = keys.first_cell;
       a.stride = static_cast<std::int32_t>(stride);
       a.block = static_cast<std::int32_t>(block);
       a.scale = x.scale;
@@ -94,13 +95,12 @@ class XAttention final : public Method {
       score = block::antidiagonal_mass(a, context);
     }
     const Timed timed(context, Verb::budget);
-    return Plan{.pattern = block::keep_mass({.grid = x.grid,
+    return plan_of(block::keep_mass({.grid = x.grid,
                                              .block = static_cast<std::int32_t>(block),
                                              .mass = mass,
                                              .sink = sink,
                                              .window = window},
-                                            score, context),
-                .routes = {}, .weigh = Weigh::softmax, .why = {}};
+                                            score, context));
   }
 
  private:

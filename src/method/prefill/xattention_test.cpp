@@ -25,8 +25,7 @@ block::Antidiagonal estimate_of(const AttentionView& x, int stride, int block) {
   a.q = x.q;
   a.q_head = x.q_head;
   a.q_row = x.q_row;
-  a.packed_k = x.packed_k;
-  a.first_cell = x.first_cell;
+  a.packed_k = x.keys->ordered().packed;
   a.stride = stride;
   a.block = block;
   a.scale = x.scale;
@@ -185,7 +184,7 @@ TEST(XAttention, KeepsTheMassBlockZeroAndTheDiagonalForEveryResidue) {
         auto m = make(method_entry_xattention(), {{"block", double(block)}, {"mass", mass}, {"stride", 4}, {"sink", 1}, {"window", 1}});
         auto p = m->plan(x, lab.context);
         ASSERT_TRUE(p.ok());
-        const auto& map = std::get<BlockMap>(p.value().pattern);
+        const auto& map = std::get<BlockMap>(p.value().pattern());
         ASSERT_TRUE(map.check().ok()) << map.check().error().what;
         const auto want = by_definition(lab, begin, end, 4, block);
         for (int h = 0; h < 4; ++h)
@@ -217,7 +216,7 @@ TEST(XAttention, SinkAndWindowForceWholeBlocks) {
   auto m = make(method_entry_xattention(), {{"block", 64}, {"mass", 1e-9}, {"sink", 65}, {"window", 200}});
   const auto x = lab.view(640, 700);
   const auto p = m->plan(x, lab.context);
-  const auto& map = std::get<BlockMap>(p.value().pattern);
+  const auto& map = std::get<BlockMap>(p.value().pattern());
   const auto row = map.row(0, 0);
   EXPECT_EQ(std::vector<std::int32_t>(row.begin(), row.end()), (std::vector<std::int32_t>{0, 1, 6, 7, 8, 9, 10}));
 }
@@ -242,7 +241,7 @@ TEST(XAttention, ScoresThatAreNoNumbersDoNotBreakTheSelection) {
   auto p = lab.plan(*make(method_entry_xattention()), 0, 512);
   ASSERT_TRUE(p.ok());
   ASSERT_FALSE(is_dense(p.value()));
-  EXPECT_TRUE(std::get<BlockMap>(p.value().pattern).check().ok());
+  EXPECT_TRUE(std::get<BlockMap>(p.value().pattern()).check().ok());
 }
 
 TEST(XAttention, ChecksItsParametersAndPresets) {
@@ -257,9 +256,9 @@ TEST(XAttention, ChecksItsParametersAndPresets) {
   EXPECT_TRUE(m->preset("paper").ok());
   EXPECT_TRUE(m->check().ok());
   MethodLab lab(1, 1, 512, 8);
-  EXPECT_EQ(std::get<BlockMap>(lab.plan(*m, 0, 512).value().pattern).block_k, 128);
+  EXPECT_EQ(std::get<BlockMap>(lab.plan(*m, 0, 512).value().pattern()).block_k, 128);
   EXPECT_TRUE(m->preset("auto").ok());
-  EXPECT_EQ(std::get<BlockMap>(lab.plan(*m, 0, 512).value().pattern).block_k, 64);
+  EXPECT_EQ(std::get<BlockMap>(lab.plan(*m, 0, 512).value().pattern()).block_k, 64);
   EXPECT_FALSE(m->preset("quick").ok());
 }
 
