@@ -296,8 +296,8 @@ op::Attend::Args rows_of(op::Attend::Args a, std::int32_t begin, std::int32_t en
 }  // namespace
 
 double Session::Impl::kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const {
-  const double lists = runs.heads == 1 ? a.hkv : a.hq;
-  return runs.tiles_read * lists * kTileKeys * (a.dk + a.dv) * static_cast<double>(pack_element_bytes(a.packed_k.format));
+  const double kv_heads = runs.heads == 1 ? a.hkv : 1;  // that read a list's tiles
+  return runs.tiles_read * kv_heads * kTileKeys * (a.dk + a.dv) * static_cast<double>(pack_element_bytes(a.packed_k.format));
 }
 
 Status Session::Impl::attend(const AttendCall& c) {
@@ -355,7 +355,7 @@ Status Session::Impl::attend_segment(const AttendCall& c, const MaskEntry& mask,
     args.runs = lowered.view();
     LACUNA_CHECK(execute(args));
   }
-  phase->report.attended_pairs += lowered.attended_pairs * (lowered.heads == 1 ? args.hq : 1);
+  phase->report.attended_pairs += lowered.attended_pairs * (args.hq / lowered.heads);
   phase->report.kv_bytes += kv_bytes(args, lowered);
   if (c.lse)
     for (int h = 0; h < args.hq; ++h)
