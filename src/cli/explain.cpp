@@ -153,7 +153,7 @@ int verb_explain(int argc, char** argv) {
   std::vector<Refusal> refusals;
   const auto* chosen = pick(kernel::attend_list, args, s.have, s.parallel->workers(), c.kernel, &refusals);
 
-  const double allowed = mask.allowed_pairs * args.hq, attended = s.lowered.attended_pairs * (s.lowered.heads == 1 ? args.hq : 1);
+  const double allowed = mask.allowed_pairs * args.hq, attended = s.lowered.attended_pairs * (args.hq / s.lowered.heads);
   std::int64_t full = 0, partial = 0;
   for (const TileRun& r : s.lowered.runs) (r.bits < 0 ? full : partial) += r.end - r.begin;
   const auto dense_heads = std::count(plan.routes.begin(), plan.routes.end(), Route::full);

@@ -95,7 +95,7 @@ AttendProblem::AttendProblem(const Case& c, int batch) : case_(c) {
   constexpr std::int32_t kRowsPerBlock = 64;  // as a session has it
   lower_pattern(pattern, {}, visible, segment, heads, block_q_of(pattern, kRowsPerBlock), runs_);
   lower_seconds_ = now() - start;
-  attended_ = runs_.attended_pairs * (runs_.heads == 1 ? heads : 1);
+  attended_ = runs_.attended_pairs * (heads / runs_.heads);
 }
 
 PackedView AttendProblem::pack(Features have, op::Pack::Role role, PackFormat format, ParallelFor& threads, Buffer& storage) {

@@ -20,7 +20,7 @@ struct LoweredRuns {
   std::vector<std::uint32_t> words;
   std::int32_t block_q = 0, n_rows = 0, heads = 0;
   std::int64_t n_cells = 0;
-  double attended_pairs = 0;  // over the lists; times heads if the list is shared
+  double attended_pairs = 0;  // over the lists; times the query heads that share a list
   double tiles_read = 0;      // sum over (list, row block) of tiles named
   // Working memory of the lowering: the least and greatest key of each tile, and which key blocks the
   // current list keeps.

@@ -4,7 +4,8 @@
 // plan; kernels only walk it.
 //
 // Cache cells are cut into tiles of kTileKeys. Query rows are cut into blocks of `block_q`. For every
-// (head, row block) there is a list of runs, in ascending order, never overlapping:
+// row block, and every query head or group of them, there is a list of runs, in ascending order, never
+// overlapping:
 //   bits < 0   tiles [begin, end): every row of the block sees every cell (FULL)
 //   bits >= 0  one tile (end == begin + 1): row r sees cell begin*32 + b iff bit b of
 //              words[bits * block_q + r] is set (PARTIAL)
@@ -27,15 +28,16 @@ struct TileRun {
 struct TileRuns {
   std::int32_t block_q = 64;     // rows per block, 1..kMaxBlockQ
   std::int32_t n_rows = 0;       // query rows in all
-  std::int32_t heads = 1;        // lists: 1 = shared by all query heads, else one per query head
+  std::int32_t heads = 1;        // lists: 1, or one per KV head, or one per query head
   std::int64_t n_cells = 0;
   const std::int32_t* row_ptr = nullptr;  // [heads][n_blocks() + 1], offsets into runs
   const TileRun* runs = nullptr;
   const std::uint32_t* words = nullptr;
+  std::int32_t heads_per_list = 1;  // neighbouring query heads that share a list, where there are several lists
 
   std::int32_t n_blocks() const { return (n_rows + block_q - 1) / block_q; }
   const std::int32_t* list(int q_head, int block) const {
-    return row_ptr + static_cast<std::int64_t>(heads == 1 ? 0 : q_head) * (n_blocks() + 1) + block;
+    return row_ptr + static_cast<std::int64_t>(heads == 1 ? 0 : q_head / heads_per_list) * (n_blocks() + 1) + block;
   }
 };
 

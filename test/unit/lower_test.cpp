@@ -123,7 +123,7 @@ void check_all_patterns(Rng& rng, const Visibility& v, const std::string& what) 
         std::int64_t pairs = 0;
         ASSERT_EQ(law_runs_agree_with_keeps(t, p, whole, kHeads, v, s, &pairs), "")
             << what << " kind " << kind << (routed ? " routed" : "") << " rows " << s.row_begin << ".." << s.row_end;
-        ASSERT_EQ(runs.attended_pairs * (runs.heads == 1 ? kHeads : 1), static_cast<double>(pairs)) << what;
+        ASSERT_EQ(runs.attended_pairs * (kHeads / runs.heads), static_cast<double>(pairs)) << what;
       }
 }
 
