@@ -50,7 +50,8 @@ inline std::string law_runs_are_well_formed(const TileRuns& t) {
     return "head " + std::to_string(h) + " row block " + std::to_string(b) + ": " + what;
   };
   if (t.block_q < 1 || t.block_q > kMaxBlockQ) return "block_q " + std::to_string(t.block_q);
-  for (std::int32_t h = 0; h < t.heads; ++h)
+  if (t.heads > 1 && t.heads_per_list < 1) return "heads_per_list " + std::to_string(t.heads_per_list);
+  for (std::int32_t h = 0; h < t.heads * t.heads_per_list; h += t.heads_per_list)
     for (std::int32_t b = 0; b < t.n_blocks(); ++b) {
       const std::int32_t* list = t.list(h * t.heads_per_list, b);
       if (list[1] < list[0]) return at(h, b, "row_ptr falls");

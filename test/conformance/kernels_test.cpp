@@ -20,6 +20,7 @@ using test::AttendCase;
 using test::AttendResult;
 using test::AttendSpec;
 using test::Levels;
+using test::Lists;
 using test::MaskKind;
 using AttendKernel = kernel::Kernel<op::Attend>;
 
@@ -78,7 +79,7 @@ std::uint64_t seed_shift() {
 }
 
 std::vector<AttendSpec> attend_specs() {
-  const std::vector<int> counts = {3, 12, 3, 5, 7, 9, 5, 5, 2, 2, 3, 3, 3, 2, 2, 3, 2};
+  const std::vector<int> counts = {3, 12, 3, 5, 7, 9, 5, 5, 3, 2, 3, 3, 3, 2, 2, 3, 2};
   std::vector<AttendSpec> all;
   for (const Levels& x : test::pairwise(counts, 20)) {
     AttendSpec s;
@@ -91,7 +92,7 @@ std::vector<AttendSpec> attend_specs() {
     s.n_cells = kCells[x[5]];
     s.block_q = kBlocks[x[6]];
     s.mask = static_cast<MaskKind>(x[7]);
-    s.per_head = x[8];
+    s.lists = static_cast<Lists>(x[8]);
     s.sinks = x[9];
     s.softcap = kCaps[x[10]];
     s.bias = x[11] > 0;
@@ -215,7 +216,7 @@ int merge(const AttendKernel& k) {
   for (int i = 0; i < 24; i += test::kThin) {
     AttendSpec s{.hq = 4, .hkv = 2, .dk = kDims[i % 12], .dv = kDims[(i * 5) % 12], .n_rows = kRows[i % 7],
                  .n_cells = 40 + 37 * i, .block_q = kBlocks[i % 5], .mask = static_cast<MaskKind>(i % 4),
-                 .per_head = i % 2 == 1, .kv = static_cast<Dtype>(i % 3)};
+                 .lists = static_cast<Lists>(i / 2 % 3), .kv = static_cast<Dtype>(i % 3)};
     s.seed = static_cast<std::uint64_t>(i) + 1;
     AttendCase joint_case(s);
     const AttendResult want = joint_case.reference();

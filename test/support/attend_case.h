@@ -29,13 +29,14 @@
 namespace lacuna::test {
 
 enum class MaskKind { dense, causal, window, random, nothing };
+enum class Lists { shared, per_kv_head, per_head };
 
 struct AttendSpec {
   int hq = 2, hkv = 1, dk = 64, dv = 64, n_rows = 5;
   std::int64_t n_cells = 100;
   int block_q = 64;
   MaskKind mask = MaskKind::causal;
-  bool per_head = false;  // one list per query head
+  Lists lists = Lists::shared;
   Dtype kv = Dtype::f16;
   float spread = 1.0f;    // standard deviation of the logits
   float softcap = 0;
@@ -46,11 +47,12 @@ struct AttendSpec {
 
   std::string line() const {
     static constexpr const char* kMask[] = {"dense", "causal", "window", "random", "nothing"};
+    static constexpr const char* kLists[] = {"shared", "per_kv_head", "per_head"};
     return fmt::format(
-        "attend hq={} hkv={} dk={} dv={} nq={} nkv={} block={} mask={} per_head={} kv={} spread={} softcap={} sinks={} "
+        "attend hq={} hkv={} dk={} dv={} nq={} nkv={} block={} mask={} lists={} kv={} spread={} softcap={} sinks={} "
         "bias={} slopes={} resume={} normalise={} lse={} nan_hidden={} token_major={} seed={}",
-        hq, hkv, dk, dv, n_rows, n_cells, block_q, kMask[static_cast<int>(mask)], per_head, name_of(kv), spread,
-        softcap, sinks, bias, slopes, resume, normalise, lse, nan_hidden, token_major, seed);
+        hq, hkv, dk, dv, n_rows, n_cells, block_q, kMask[static_cast<int>(mask)],
+        kLists[static_cast<int>(lists)], name_of(kv), spread, softcap, sinks, bias, slopes, resume, normalise, lse, nan_hidden, token_major, seed);
   }
 };
 
@@ -99,7 +101,7 @@ class AttendCase {
       a.packed_k = packed(op::Pack::Role::key, format, packed_k_);
       a.packed_v = packed(op::Pack::Role::value, format, packed_v_);
     }
-    a.runs = {s.block_q, s.n_rows, s.per_head ? s.hq : 1, s.n_cells, row_ptr_.data(), runs_.data(), words_.data()};
+    a.runs = {s.block_q, s.n_rows, lists(), s.n_cells, row_ptr_.data(), runs_.data(), words_.data(), s.hq / lists()};
     a.precision = precision;
     a.scale = s.spread / std::sqrt(static_cast<float>(s.dk));
     a.softcap = s.softcap;
@@ -125,7 +127,7 @@ class AttendCase {
   }
 
   bool sees(int head, int row, std::int64_t cell) const {
-    return visible_[(static_cast<std::size_t>(s.per_head ? head : 0) * s.n_rows + row) * tiles() + cell / kTileKeys] >>
+    return visible_[(static_cast<std::size_t>(list_of(head)) * s.n_rows + row) * tiles() + cell / kTileKeys] >>
                (cell % kTileKeys) & 1u;
   }
 
@@ -224,6 +226,8 @@ class AttendCase {
  private:
   static constexpr std::int64_t kGap = 37;
   std::int64_t tiles() const { return tiles_of(s.n_cells); }
+  int lists() const { return s.lists == Lists::shared ? 1 : s.lists == Lists::per_head ? s.hq : s.hkv; }
+  int list_of(int head) const { return head / (s.hq / lists()); }
   std::int64_t q_row() const { return s.token_major ? s.hq * q_head() : s.dk + 5; }
   std::int64_t q_head() const { return s.token_major ? s.dk : s.n_rows * q_row() + 7; }
   std::int64_t out_row() const { return s.token_major ? s.hq * out_head() : s.dv + 3; }
@@ -239,9 +243,9 @@ class AttendCase {
 
   // Random numbers per (row block, tile) first: skipped, full or partial tiles all occur.
   void make_runs() {
-    const int lists = s.per_head ? s.hq : 1, n_blocks = (s.n_rows + s.block_q - 1) / s.block_q;
-    visible_.assign(static_cast<std::size_t>(lists) * s.n_rows * tiles(), 0u);
-    for (int h = 0; h < lists; ++h)
+    const int n_blocks = (s.n_rows + s.block_q - 1) / s.block_q;
+    visible_.assign(static_cast<std::size_t>(lists()) * s.n_rows * tiles(), 0u);
+    for (int h = 0; h < lists(); ++h)
       for (int b = 0; b < n_blocks; ++b) {
         const int first = b * s.block_q, rows = std::min(s.block_q, s.n_rows - first);
         for (std::int64_t t = 0; t < tiles(); ++t) {
@@ -263,7 +267,7 @@ class AttendCase {
           }
         }
       }
-    for (int h = 0; h < lists; ++h) {
+    for (int h = 0; h < lists(); ++h) {
       row_ptr_.push_back(static_cast<std::int32_t>(runs_.size()));
       for (int b = 0; b < n_blocks; ++b) {
         append_block(h, b * s.block_q, std::min(s.block_q, s.n_rows - b * s.block_q));
@@ -308,7 +312,7 @@ class AttendCase {
     if (s.nan_hidden)
       for (std::int64_t c = 0; c < s.n_cells; ++c) {
         bool seen = false;
-        for (int h = 0; h < (s.per_head ? s.hq : 1); ++h)
+        for (int h = 0; h < s.hq; ++h)
           for (int i = 0; i < s.n_rows; ++i) seen = seen || sees(h, i, c);
         if (!seen)
           for (std::int64_t d = 0; d < s.hkv * s.dk; ++d)

@@ -147,11 +147,11 @@ TEST(Lane16Attend, ManyChunksAndWideGroups) {
     int taken = 0;
     for (const Dtype kv : {Dtype::f16, Dtype::f32, Dtype::bf16})
       for (const MaskKind mask : {MaskKind::dense, MaskKind::random})
-        for (const bool per_head : {false, true}) {
+        for (const Lists lists : {Lists::shared, Lists::per_kv_head, Lists::per_head}) {
           taken += check_attend(*k, {.hq = 8, .hkv = 1, .dk = 16, .dv = 96, .n_rows = 7, .n_cells = 5000, .block_q = 4,
-                                     .mask = mask, .per_head = per_head, .kv = kv, .resume = per_head}, Precision::high);
-          taken += check_attend(*k, {.hq = 2, .hkv = 2, .dk = 32, .dv = 64, .n_rows = 1, .n_cells = 20001, .mask = mask,
-                                     .per_head = per_head, .kv = kv, .sinks = true}, Precision::high);
+                                     .mask = mask, .lists = lists, .kv = kv, .resume = lists != Lists::shared}, Precision::high);
+          taken += check_attend(*k, {.hq = 4, .hkv = 2, .dk = 32, .dv = 64, .n_rows = 1, .n_cells = 20001, .mask = mask,
+                                     .lists = lists, .kv = kv, .sinks = true}, Precision::high);
         }
     EXPECT_GT(taken, 0) << k->name;
   }

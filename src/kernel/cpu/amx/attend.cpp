@@ -50,8 +50,8 @@ Split split_of(const Args& a, int workers) {
   Split s;
   s.rows = a.runs.block_q < a.n_rows ? a.runs.block_q : a.n_rows;
   s.blocks = ceil_div(a.n_rows, a.runs.block_q);
-  if (a.runs.heads != 1) return s;  // every head has a list of its own
-  const int group = a.hq / a.hkv;
+  const int per_list = a.hq / a.runs.heads;  // query heads
+  const int group = per_list < a.hq / a.hkv ? per_list : a.hq / a.hkv;
   for (int heads = group; heads > 1; --heads) {
     if (group % heads || heads * s.rows > kStackedRows) continue;
     if (workers && static_cast<long>(a.hq / heads) * s.blocks < static_cast<long>(kTasksPerWorker) * workers) continue;
@@ -118,7 +118,7 @@ class Task {
   void run() {
     const int n_units = ceil_div(stacked_, kUnitRows);
     for (int u = 0; u < n_units; ++u) begin(u);
-    const std::int32_t* list = a_.runs.row_ptr + static_cast<std::int64_t>(a_.runs.heads == 1 ? 0 : first_head_) *
+    const std::int32_t* list = a_.runs.row_ptr + static_cast<std::int64_t>(a_.runs.heads == 1 ? 0 : first_head_ / a_.runs.heads_per_list) *
                                                      (ceil_div(a_.runs.n_rows, a_.runs.block_q) + 1) + block_;
     Keys span[kSpanTiles];
     int n = 0;

@@ -14,10 +14,10 @@ using Args = op::Attend::Args;
 
 constexpr int kMaxRows = 8;
 constexpr int kMaxChunks = 64, kMinChunkTiles = 4;         // a list shared by all heads
-constexpr int kMaxHeadChunks = 8, kMinHeadChunkTiles = 16;  // a list per head
+constexpr int kMaxHeadChunks = 8, kMinHeadChunkTiles = 16;  // several lists
 
-int64_t list_tiles(const Args& a, int list) {
-  const int32_t* at = a.runs.list(list, 0);
+int64_t list_tiles(const Args& a, int head) {
+  const int32_t* at = a.runs.list(head, 0);
   int64_t n = 0;
   for (int32_t i = at[0]; i < at[1]; ++i) n += a.runs.runs[i].end - a.runs.runs[i].begin;
   return n;
@@ -46,11 +46,11 @@ struct Partials {
   }
 };
 
-// The tiles [begin, end) of a list, one after the other.
+// The tiles [begin, end) of a head's list, one after the other.
 class Walk {
  public:
-  Walk(const Args& a, int list, int64_t begin, int64_t end) : runs_(&a.runs), left_(end - begin) {
-    run_ = a.runs.list(list, 0)[0];
+  Walk(const Args& a, int head, int64_t begin, int64_t end) : runs_(&a.runs), left_(end - begin) {
+    run_ = a.runs.list(head, 0)[0];
     if (left_ <= 0) return;
     int64_t skip = begin;
     for (;; ++run_) {
@@ -159,8 +159,7 @@ constexpr AttendTile kAttendTile[kRows + 1] = {
 void run_chunk(const Args& a, int task, void* scratch, void* shared) {
   const int chunks = chunks_of(a), chunk = task % chunks, list = task / chunks;
   const int group = a.hq / a.hkv;
-  const bool all = a.runs.heads == 1;
-  const int head_begin = all ? 0 : list, head_end = all ? a.hq : list + 1;
+  const int per_list = a.hq / a.runs.heads, head_begin = list * per_list, head_end = head_begin + per_list;
   const float scale = a.scale < 0 ? -a.scale : a.scale;  // its sign goes into q
   const float unit = raw_scores(a) ? scale * kLog2e : 1.0f;
   const int64_t pairs = padded(a.dk) / 2, dv = padded(a.dv), rows = static_cast<int64_t>(a.hq) * a.n_rows;
@@ -173,8 +172,8 @@ void run_chunk(const Args& a, int task, void* scratch, void* shared) {
   memset(x.l, 0, static_cast<size_t>(rows) * 64);
   for (int r = row_begin; r < row_end; ++r) m[r] = kMinusInf;
 
-  const int64_t tiles = list_tiles(a, list);
-  Walk walk(a, list, tiles * chunk / chunks, tiles * (chunk + 1) / chunks);
+  const int64_t tiles = list_tiles(a, head_begin);
+  Walk walk(a, head_begin, tiles * chunk / chunks, tiles * (chunk + 1) / chunks);
   if (!walk.done())
     for (int r = row_begin, n; r < row_end; r += n) {
       n = group_rows(a, r, row_end);
