@@ -8,8 +8,9 @@
 //   lse[i]   = log sum_c exp(s[i, c])  (the sink included)
 //
 // A row that sees nothing: out 0, lse -inf. NaN or infinity in a visible q, k or v spreads to that
-// row alone; in a cell that shares a tile with visible ones but is itself hidden, K never matters and
-// V must be finite (packed copies of a cache are; the raw reference skips hidden cells altogether).
+// row alone; in a cell that shares a tile (a gathered one too) with visible ones but is itself hidden,
+// K never matters and V must be finite (packed copies of a cache are; the raw reference skips hidden
+// cells altogether). Cells that no list names are not read.
 //
 // GQA: KV head of query head h is h / (hq / hkv). Batches are a loop above this op.
 #pragma once
@@ -41,7 +42,7 @@ struct Attend {
     std::int64_t q_head = 0, q_row = 0;
 
     // Raw K and V, element (h, c, d) at h * head + c * cell + d, of type kv. The reference reads
-    // these; fast kernels read the packed copies.
+    // these; fast kernels read the packed copies, and these for the cells of gathered tiles.
     const void* k = nullptr;
     const void* v = nullptr;
     Dtype kv = Dtype::f16;

@@ -66,13 +66,10 @@ void attend_row_ref(const Attend::Args& a, int h, int row) {
   const std::int32_t* list = a.runs.list(h, block);
   for (std::int32_t r = list[0]; r < list[1]; ++r) {
     const TileRun& run = a.runs.runs[r];
-    for (std::int64_t cell = std::int64_t{run.begin} * kTileKeys; cell < std::int64_t{run.end} * kTileKeys;
-         ++cell) {
-      const bool visible =
-          run.bits < 0 ||
-          (a.runs.words[std::int64_t{run.bits} * a.runs.block_q + in_block] >> (cell % kTileKeys) & 1u);
-      if (visible) visit(cell);
-    }
+    const std::uint32_t word = run.bits < 0 ? ~0u : a.runs.words[std::int64_t{run.bits} * a.runs.block_q + in_block];
+    for (std::int32_t tile = run.begin; tile < run.end; ++tile)
+      for (int b = 0; b < kTileKeys; ++b)
+        if (word >> b & 1u) visit(a.runs.cell(tile, b));
   }
 
   if (a.resume.m) {

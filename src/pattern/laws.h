@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <variant>
 
@@ -32,19 +33,20 @@ inline bool run_bit(const TileRuns& t, std::int32_t h, std::int32_t i, std::int6
   const std::int32_t block = i / t.block_q, *list = t.list(h, block);
   for (std::int32_t r = list[0]; r < list[1]; ++r) {
     const TileRun& run = t.runs[r];
-    for (std::int32_t tile = std::max(run.begin, t.first_gathered); tile < run.end; ++tile)
-      for (std::int32_t b = 0; b < kTileKeys; ++b)
-        if (t.slots[static_cast<std::int64_t>(tile - t.first_gathered) * kTileKeys + b] == c)
-          return run.bits < 0 || (t.words[static_cast<std::int64_t>(run.bits) * t.block_q + i % t.block_q] >> b & 1u);
-    if (c / kTileKeys < run.begin || c / kTileKeys >= run.end) continue;
-    if (run.bits < 0) return true;
-    return t.words[static_cast<std::int64_t>(run.bits) * t.block_q + i % t.block_q] >> (c % kTileKeys) & 1u;
+    const std::uint32_t word =
+        run.bits < 0 ? ~0u : t.words[static_cast<std::int64_t>(run.bits) * t.block_q + i % t.block_q];
+    for (std::int32_t tile = run.begin; tile < run.end; ++tile) {
+      if (tile < t.first_gathered && tile != c / kTileKeys) continue;
+      for (int b = 0; b < kTileKeys; ++b)
+        if (word >> b & 1u && t.cell(tile, b) == c) return true;
+    }
   }
   return false;
 }
 
 // Lists ascend and do not overlap; FULL runs lie below n_cells, partial runs name one tile, no bit
-// lies at or above n_cells, no row beyond n_rows has bits, and no run is empty.
+// lies at or above n_cells, no row beyond n_rows has bits, and no run is empty. Gathered tiles name
+// cells of the cache, each once per list; places of nobody stand at the end and have no bits.
 inline std::string law_runs_are_well_formed(const TileRuns& t) {
   const auto at = [](std::int32_t h, std::int32_t b, const char* what) {
     return "head " + std::to_string(h) + " row block " + std::to_string(b) + ": " + what;
@@ -53,31 +55,30 @@ inline std::string law_runs_are_well_formed(const TileRuns& t) {
   if (t.heads > 1 && t.heads_per_list < 1) return "heads_per_list " + std::to_string(t.heads_per_list);
   for (std::int32_t h = 0; h < t.heads * t.heads_per_list; h += t.heads_per_list)
     for (std::int32_t b = 0; b < t.n_blocks(); ++b) {
-      const std::int32_t* list = t.list(h * t.heads_per_list, b);
+      const std::int32_t* list = t.list(h, b);
       if (list[1] < list[0]) return at(h, b, "row_ptr falls");
       std::int32_t last = 0;
+      std::set<std::int64_t> gathered;
       for (std::int32_t r = list[0]; r < list[1]; ++r) {
         const TileRun& run = t.runs[r];
         if (run.begin < last || run.end <= run.begin) return at(h, b, "runs overlap, fall or are empty");
         last = run.end;
-        if (run.begin < t.first_gathered && run.end > t.first_gathered) return at(h, b, "a run across the first gathered tile");
-        if (run.begin >= t.first_gathered) {
-          std::uint32_t nobody = 0;
+        std::uint32_t there = ~0u;  // places of a gathered tile that somebody has
+        if (run.end > t.first_gathered) {
+          if (run.begin < t.first_gathered) return at(h, b, "a run of tiles of both kinds");
           for (std::int32_t tile = run.begin; tile < run.end; ++tile)
-            for (std::int32_t x = 0; x < kTileKeys; ++x) {
-              const std::int32_t cell = t.slots[static_cast<std::int64_t>(tile - t.first_gathered) * kTileKeys + x];
-              if (cell < -1 || cell >= t.n_cells) return at(h, b, "a gathered cell out of range");
-              nobody |= static_cast<std::uint32_t>(cell < 0) << x;
+            for (int p = 0; p < kTileKeys; ++p) {
+              const std::int64_t cell = t.cell(tile, p);
+              if (cell < -1 || cell >= t.n_cells) return at(h, b, "a gathered cell outside the cache");
+              if (cell < 0) there &= ~(1u << p);
+              else if (there != ~0u) return at(h, b, "a gathered cell behind a place of nobody");
+              else if (!gathered.insert(cell).second) return at(h, b, "a cell gathered twice");
             }
-          if (run.bits < 0 && nobody) return at(h, b, "a full gathered tile with a cell of nobody");
-          for (std::int32_t i = 0; run.bits >= 0 && i < t.block_q; ++i)
-            if (t.words[static_cast<std::int64_t>(run.bits) * t.block_q + i] & nobody) return at(h, b, "a row sees nobody's cell");
-          continue;
-        }
-        if (run.bits < 0) {
+          if (there != ~0u && (run.bits < 0 || r + 1 < list[1])) return at(h, b, "nobody inside a list");
+        } else if (run.bits < 0) {
           if (std::int64_t{run.end} * kTileKeys > t.n_cells) return at(h, b, "a full tile beyond n_cells");
-          continue;
         }
+        if (run.bits < 0) continue;
         if (run.end != run.begin + 1) return at(h, b, "a partial run of several tiles");
         const std::uint32_t* words = t.words + static_cast<std::int64_t>(run.bits) * t.block_q;
         const std::int64_t left = t.n_cells - std::int64_t{run.begin} * kTileKeys;
@@ -87,7 +88,11 @@ inline std::string law_runs_are_well_formed(const TileRuns& t) {
           any |= words[i];
         }
         if (!any) return at(h, b, "a partial tile without bits");
-        if (left <= 0 || (left < kTileKeys && any >> left)) return at(h, b, "bits beyond n_cells");
+        if (run.begin >= t.first_gathered) {
+          if (any & ~there) return at(h, b, "bits for nobody");
+        } else if (left <= 0 || (left < kTileKeys && any >> left)) {
+          return at(h, b, "bits beyond n_cells");
+        }
       }
     }
   return "";

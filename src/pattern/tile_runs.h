@@ -4,12 +4,19 @@
 // plan; kernels only walk it.
 //
 // Cache cells are cut into tiles of kTileKeys. Query rows are cut into blocks of `block_q`. For every
-// (head, row block) there is a list of runs, in ascending order, never overlapping:
+// row block, and every query head or group of them, there is a list of runs, in ascending order, never
+// overlapping:
 //   bits < 0   tiles [begin, end): every row of the block sees every cell (FULL)
 //   bits >= 0  one tile (end == begin + 1): row r sees cell begin*32 + b iff bit b of
 //              words[bits * block_q + r] is set (PARTIAL)
 // A run never names a cell >= n_cells through a set bit; a FULL tile lies wholly below n_cells.
-// Closed forms, block lists and element masks all lower to this: see docs/decisions/003.
+//
+// Tiles numbered first_gathered and up (beyond all tiles of the cache) are gathered: cell b of tile t
+// is the cache's cell slots[(t - first_gathered) * 32 + b], in any order, or -1: nobody, which only
+// pads the end of a list's last tile, and is never visible. Kernels read these cells from raw K and V.
+// A run is of tiles of one kind, and a row sees a cell through one tile of its list only.
+//
+// Closed forms, block lists, element masks and token lists all lower to this: see docs/decisions/003.
 #pragma once
 
 #include <cstdint>
@@ -33,13 +40,17 @@ struct TileRuns {
   const TileRun* runs = nullptr;
   const std::uint32_t* words = nullptr;
   std::int32_t heads_per_list = 1;  // neighbouring query heads that share a list, where there are several lists
-  // Cell b of tile first_gathered + g is raw cell slots[32 g + b]; -1: nobody, in no row's word.
-  const std::int32_t* slots = nullptr;
+  const std::int32_t* slots = nullptr;  // null: no gathered tiles
   std::int32_t first_gathered = INT32_MAX;
 
   std::int32_t n_blocks() const { return (n_rows + block_q - 1) / block_q; }
   const std::int32_t* list(int q_head, int block) const {
     return row_ptr + static_cast<std::int64_t>(heads == 1 ? 0 : q_head / heads_per_list) * (n_blocks() + 1) + block;
+  }
+  // The cache's cell that stands at place b of a tile; -1: nobody.
+  std::int64_t cell(std::int32_t tile, int b) const {
+    if (tile < first_gathered) return std::int64_t{tile} * kTileKeys + b;
+    return slots[std::int64_t{tile - first_gathered} * kTileKeys + b];
   }
 };
 

@@ -16,6 +16,7 @@
 // but its own list of tiles: neither on the rows it is stacked with nor on where chunks end.
 #include "kernel/cpu/amx/tiles.h"
 #include "kernel/cpu/amx/weigh.h"
+#include "kernel/cpu/avx512/gather.inc"
 #include "kernel/kernel.h"
 #include "op/attend.h"
 
@@ -74,6 +75,7 @@ struct Keys {
   const char* v;               // [channels / 2] pairs of B tiles, Task::v_step_ apart
   const std::uint32_t* words;  // of row 0 of the block; null: all rows see all keys
   std::int64_t first_cell;
+  const std::int32_t* slots;   // the cells of a gathered tile, whose k and v are still to be laid out; else null
 };
 
 // 32 stacked rows on their way through the tiles.
@@ -92,7 +94,7 @@ constexpr std::size_t kWeightBytes = std::size_t{2} * kChunkTiles * kTileBytes;
 std::size_t unit_bytes(const Shape& s) {
   return std::size_t{2} * (s.depth + s.channels) * kTileBytes + kUnitRows * sizeof(float) * (1 + 2 * 16) + 64;
 }
-std::size_t copy_bytes(const Shape& s) { return std::size_t{kSpanTiles} * (2 * s.depth + s.channels) * kTileBytes; }
+std::size_t span_bytes(const Shape& s) { return std::size_t{kSpanTiles} * (2 * s.depth + s.channels) * kTileBytes; }
 
 template <class Tiles>
 class Task {
@@ -109,8 +111,9 @@ class Task {
     weights_ = reinterpret_cast<std::uint16_t*>(scratch + kScoreBytes);
     discard_ = reinterpret_cast<float*>(scratch + kScoreBytes + kWeightBytes);
     units_ = scratch + kScoreBytes + kWeightBytes + kTileBytes;
-    copy_ = stacked_ < kCopyRows || a.hkv % kCopyHeads ? nullptr : units_ + ceil_div(stacked_, kUnitRows) * unit_bytes(shape_);
-    v_step_ = (copy_ ? kSpanTiles : 1) * 2L * kTileBytes;
+    span_ = units_ + ceil_div(stacked_, kUnitRows) * unit_bytes(shape_);
+    copies_ = stacked_ >= kCopyRows && a.hkv % kCopyHeads == 0;
+    v_step_ = (copies_ ? kSpanTiles : 1) * 2L * kTileBytes;
     adjusts_ = a.softcap > 0 || a.bias || !(a.scale > 0);
     factor_ = adjusts_ ? 1.0f : a.scale * kLog2e;
   }
@@ -160,10 +163,12 @@ class Task {
   static __mmask16 first_lanes(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
 
   Keys keys_of(std::int64_t tile, std::int32_t bits) const {
+    const std::uint32_t* words = bits < 0 ? nullptr : a_.runs.words + static_cast<std::int64_t>(bits) * a_.runs.block_q;
+    if (tile >= a_.runs.first_gathered) return {nullptr, nullptr, words, 0, avx512::slots_of(a_.runs, tile)};
     const std::int64_t block = tile * a_.hkv + kv_head_;
     return {static_cast<const char*>(a_.packed_k.data) + block * 2 * shape_.depth * kTileBytes,
-            static_cast<const char*>(a_.packed_v.data) + block * shape_.channels * kTileBytes,
-            bits < 0 ? nullptr : a_.runs.words + static_cast<std::int64_t>(bits) * a_.runs.block_q, tile * kTileKeys};
+            static_cast<const char*>(a_.packed_v.data) + block * shape_.channels * kTileBytes, words, tile * kTileKeys,
+            nullptr};
   }
 
   // Queries to bf16 A tiles (rows and channels past the end are zeros), and the state to start from.
@@ -194,18 +199,25 @@ class Task {
 
   // In place, the other heads lie between the tiles of a span. Where that makes large powers of two,
   // the tiles share few cache sets, and enough rows pay for a copy (32/8/128: +10 %); elsewhere it only
-  // costs (9/3/64: -13 %). V is copied in the order in which accumulate() reads it.
+  // costs (9/3/64: -13 %). V is copied in the order in which accumulate() reads it. Gathered tiles are
+  // laid out at the same places.
   void pass_all(int n_units, Keys* span, int n) {
-    if (copy_) {
-      const std::size_t k_bytes = std::size_t{2} * shape_.depth * kTileBytes;
-      char *k = copy_, *v = copy_ + kSpanTiles * k_bytes;
-      for (int i = 0; i < n; ++i) {
-        copy(k + i * k_bytes, span[i].k, k_bytes);
+    const std::size_t k_bytes = std::size_t{2} * shape_.depth * kTileBytes;
+    const std::size_t v_bytes = (copies_ ? std::size_t{2} : shape_.channels) * kTileBytes;  // from tile to tile
+    for (int i = 0; i < n; ++i) {
+      char *k = span_ + i * k_bytes, *v = span_ + kSpanTiles * k_bytes + i * v_bytes;
+      if (span[i].slots) {
+        avx512::gather_keys(a_, span[i].slots, kv_head_, k);
+        avx512::gather_values(a_, span[i].slots, kv_head_, v, v_step_);
+      } else if (copies_) {
+        copy(k, span[i].k, k_bytes);
         for (int c = 0; c < shape_.channels / 2; ++c)
-          copy(v + c * v_step_ + i * 2 * kTileBytes, span[i].v + c * 2 * kTileBytes, 2 * kTileBytes);
-        span[i].k = k + i * k_bytes;
-        span[i].v = v + i * 2 * kTileBytes;
+          copy(v + c * v_step_, span[i].v + c * 2 * kTileBytes, 2 * kTileBytes);
+      } else {
+        continue;
       }
+      span[i].k = k;
+      span[i].v = v;
     }
     for (int u = 0; u < n_units; ++u) pass(u, span, n);
   }
@@ -496,7 +508,8 @@ class Task {
   std::uint16_t* weights_;  // [2][kChunkTiles] A tiles
   float* discard_;          // where C tiles go that nobody waits for
   char* units_;
-  char* copy_;    // of a span's K and V, or null
+  char* span_;    // a span's K and V, where they are copied or gathered
+  bool copies_;   // packed tiles too
   long v_step_;   // bytes
   bool adjusts_;  // scores pass through adjust()
   float factor_;  // from what adjust() leaves to base-2 logits
@@ -508,6 +521,7 @@ class Task {
 const char* why_not(const Args& a, int) {
   if (a.packed_k.format != PackFormat::pair16_bf16 || a.packed_v.format != PackFormat::pair16_bf16)
     return "reads K and V packed as pair16_bf16 (precision fast)";
+  if (a.runs.slots && a.bias) return "gathered tiles with an additive mask";
   return nullptr;
 }
 
@@ -519,7 +533,7 @@ int tasks(const Args& a, int, int workers) {
 std::size_t scratch_bytes(const Args& a) {
   // Fewer heads per task never need more rows, so the largest split bounds them all.
   const Split s = split_of(a, 0);
-  return kScoreBytes + kWeightBytes + kTileBytes + copy_bytes(Shape(a)) +
+  return kScoreBytes + kWeightBytes + kTileBytes + span_bytes(Shape(a)) +
          ceil_div(s.heads * s.rows, kUnitRows) * unit_bytes(Shape(a));
 }
 

@@ -17,37 +17,12 @@ template <Dtype T>
 F channels(const char* row, int64_t d, int64_t dim) {
   if constexpr (T == Dtype::f32) return load_some(reinterpret_cast<const float*>(row) + d, dim - d);
   if constexpr (T == Dtype::f16) return load_some(reinterpret_cast<const uint16_t*>(row) + d, dim - d);
-  uint16_t some[8] = {};
-  const uint16_t* from = reinterpret_cast<const uint16_t*>(row) + d;
-  if (dim - d < 8) {
-    for (int i = 0; i < dim - d; ++i) some[i] = from[i];
-    from = some;
-  }
-  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+  return load_bf16_some(reinterpret_cast<const uint16_t*>(row) + d, dim - d);
 }
 
 void put(float* to, F x) { store(to, x); }
 void put(uint16_t* to, F x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
-
-void transpose8(F* x) {
-  F y[8];
-  for (int i = 0; i < 8; i += 2) {
-    y[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
-    y[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
-  }
-  F z[8];  // z[4 j + c]: channels c and c + 4 of cells 4 j .. 4 j + 3
-  for (int j = 0; j < 2; ++j)
-    for (int c = 0; c < 2; ++c) {
-      z[4 * j + 2 * c] = _mm256_shuffle_ps(y[4 * j + c], y[4 * j + c + 2], 0x44);
-      z[4 * j + 2 * c + 1] = _mm256_shuffle_ps(y[4 * j + c], y[4 * j + c + 2], 0xee);
-    }
-  for (int c = 0; c < 4; ++c) {
-    x[c] = _mm256_permute2f128_ps(z[c], z[4 + c], 0x20);
-    x[c + 4] = _mm256_permute2f128_ps(z[c], z[4 + c], 0x31);
-  }
 }
 
 int64_t source(const Args& a, int64_t i) { return a.from ? a.from[i] : a.first + i; }
@@ -84,7 +59,7 @@ void pack(const Args& a) {
           F x[8];
           for (int j = 0; j < 8; ++j)
             x[j] = channels<T>(static_cast<const char*>(a.raw) + (h * a.head + source(a, i + j) * a.cell) * bytes, d, dim);
-          transpose8(x);
+          transpose(x);
           for (int c = 0; c < n; ++c) put(to + (d + c) * 16, x[c]);
         } else {
           S one[8];

@@ -21,6 +21,10 @@ static inline F load(const float* p) { return _mm256_loadu_ps(p); }
 static inline F load(const uint16_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
+static inline F load_bf16(const uint16_t* p) {
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
 static inline void store(float* p, F x) { _mm256_storeu_ps(p, x); }
 static inline F add(F a, F b) { return _mm256_add_ps(a, b); }
 static inline F sub(F a, F b) { return _mm256_sub_ps(a, b); }
@@ -63,6 +67,12 @@ static inline F load_some(const uint16_t* p, int64_t n) {
   for (int i = 0; i < n; ++i) some[i] = p[i];
   return load(some);
 }
+static inline F load_bf16_some(const uint16_t* p, int64_t n) {
+  if (n >= 8) return load_bf16(p);
+  uint16_t some[8] = {};
+  for (int i = 0; i < n; ++i) some[i] = p[i];
+  return load_bf16(some);
+}
 static inline void store_some(float* p, F x, int64_t n) { _mm256_maskstore_ps(p, lanes(n), x); }
 
 // Nearest whole number, and p * 2^n for a whole n: 0 from n = -127 down, finite from 127 up.
@@ -71,6 +81,25 @@ static inline F times_power(F p, F n) {
   const F in_range = _mm256_min_ps(_mm256_max_ps(n, all(-127.0f)), all(127.0f));
   const __m256i bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(in_range), _mm256_set1_epi32(127)), 23);
   return _mm256_mul_ps(p, _mm256_castsi256_ps(bits));
+}
+
+// Eight vectors of eight become their columns.
+static inline void transpose(F* x) {
+  F y[8];
+  for (int i = 0; i < 8; i += 2) {
+    y[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
+    y[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+  }
+  F z[8];  // z[4 j + c]: columns c and c + 4 of rows 4 j .. 4 j + 3
+  for (int j = 0; j < 2; ++j)
+    for (int c = 0; c < 2; ++c) {
+      z[4 * j + 2 * c] = _mm256_shuffle_ps(y[4 * j + c], y[4 * j + c + 2], 0x44);
+      z[4 * j + 2 * c + 1] = _mm256_shuffle_ps(y[4 * j + c], y[4 * j + c + 2], 0xee);
+    }
+  for (int c = 0; c < 4; ++c) {
+    x[c] = _mm256_permute2f128_ps(z[c], z[4 + c], 0x20);
+    x[c + 4] = _mm256_permute2f128_ps(z[c], z[4 + c], 0x31);
+  }
 }
 
 // S numbers, again and again over the lanes; of 16 the first 8 (the caller steps to the others).

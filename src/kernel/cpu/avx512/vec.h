@@ -41,17 +41,52 @@ static inline F if_small(F x, float limit, F a, F b) {
   return _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask(_mm512_abs_ps(x), all(limit), _CMP_LT_OQ), a);
 }
 
-// n lanes of memory, zeros beyond; 0 <= n.
-static inline __mmask16 lanes(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
+// n lanes of memory, zeros beyond.
+static inline __mmask16 lanes(int64_t n) {
+  return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1);
+}
 static inline F load_some(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(lanes(n), p); }
 static inline F load_some(const uint16_t* p, int64_t n) {
   return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes(n), p));
+}
+static inline F load_bf16_some(const uint16_t* p, int64_t n) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes(n), p)), 16));
 }
 static inline void store_some(float* p, F x, int64_t n) { _mm512_mask_storeu_ps(p, lanes(n), x); }
 
 // Nearest whole number, and p * 2^n for a whole n of any size.
 static inline F nearest(F x) { return _mm512_roundscale_ps(x, 0); }
 static inline F times_power(F p, F n) { return _mm512_scalef_ps(p, n); }
+
+// Sixteen vectors of sixteen 32-bit words become their columns.
+static inline void transpose(__m512i* x) {
+  __m512i y[16];
+  for (int i = 0; i < 16; i += 2) {
+    y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+    y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4)
+    for (int j = 0; j < 2; ++j) {
+      x[i + 2 * j] = _mm512_unpacklo_epi64(y[i + j], y[i + j + 2]);
+      x[i + 2 * j + 1] = _mm512_unpackhi_epi64(y[i + j], y[i + j + 2]);
+    }
+  // x[4 g + c]: column c of every 128-bit lane, rows 4 g .. 4 g + 3.
+  for (int c = 0; c < 4; ++c) {
+    const __m512i a = _mm512_shuffle_i32x4(x[c], x[4 + c], 0x88), b = _mm512_shuffle_i32x4(x[8 + c], x[12 + c], 0x88);
+    const __m512i d = _mm512_shuffle_i32x4(x[c], x[4 + c], 0xdd), e = _mm512_shuffle_i32x4(x[8 + c], x[12 + c], 0xdd);
+    y[c] = _mm512_shuffle_i32x4(a, b, 0x88);
+    y[8 + c] = _mm512_shuffle_i32x4(a, b, 0xdd);
+    y[4 + c] = _mm512_shuffle_i32x4(d, e, 0x88);
+    y[12 + c] = _mm512_shuffle_i32x4(d, e, 0xdd);
+  }
+  for (int i = 0; i < 16; ++i) x[i] = y[i];
+}
+static inline void transpose(F* x) {
+  __m512i y[16];
+  for (int i = 0; i < 16; ++i) y[i] = _mm512_castps_si512(x[i]);
+  transpose(y);
+  for (int i = 0; i < 16; ++i) x[i] = _mm512_castsi512_ps(y[i]);
+}
 
 // S numbers, again and again over the lanes.
 template <int S>

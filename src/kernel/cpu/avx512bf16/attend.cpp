@@ -3,6 +3,7 @@
 //   scores     tile by tile, all rows of the block while the K tile (8 KB at D = 128) is in L1
 //   softmax    row by row
 //   P V        64 channels x 4 rows at a time, the sums in registers over the whole step
+#include "kernel/cpu/avx512/gather.inc"
 #include "kernel/cpu/avx512bf16/micro.h"
 #include "kernel/kernel.h"
 
@@ -20,6 +21,8 @@ struct Scratch {
   float* acc;         // [rows][dv]
   float* l;           // [rows][16]
   float* m;           // [rows]
+  char* k;            // a gathered tile's keys
+  char* v;            // [kStepTiles] values of gathered tiles
   size_t bytes;
 
   Scratch(const Args& a, int rows, void* base) {
@@ -37,6 +40,8 @@ struct Scratch {
     acc = reinterpret_cast<float*>(take(rows * dv * 4));
     l = reinterpret_cast<float*>(take(rows * 16 * 4));
     m = reinterpret_cast<float*>(take(rows * 4));
+    k = take(a.runs.slots ? pairs * 128 : 0);
+    v = take(a.runs.slots ? kStepTiles * dv * 64 : 0);
     bytes = static_cast<size_t>(at - static_cast<char*>(base));
   }
 };
@@ -111,10 +116,21 @@ void run_step(const Args& a, int head, int first, int rows, float scale, float u
   const int groups = padded_rows(rows) / kRows;
   const char* v[kStepTiles];
   for (int t = 0; t < step.tiles; ++t) {
-    const char* k = block_of(a.packed_k, step.tile[t], kv_head);
-    v[t] = block_of(a.packed_v, step.tile[t], kv_head);
+    const char* k;
+    if (step.tile[t] < a.runs.first_gathered) {
+      k = block_of(a.packed_k, step.tile[t], kv_head);
+      v[t] = block_of(a.packed_v, step.tile[t], kv_head);
+    } else {
+      const int32_t* slots = avx512::slots_of(a.runs, step.tile[t]);
+      char* values = x.v + t * x.dv * 64;
+      avx512::gather_keys(a, slots, kv_head, x.k);
+      avx512::gather_values(a, slots, kv_head, values);
+      k = x.k;
+      v[t] = values;
+    }
     // The first two groups fetch what comes next while they multiply: the next keys, these values.
-    const char* next_k = block_of(a.packed_k, t + 1 < step.tiles ? step.tile[t + 1] : next_tile, kv_head);
+    const int32_t next = t + 1 < step.tiles ? step.tile[t + 1] : next_tile;
+    const char* next_k = next < a.runs.first_gathered ? block_of(a.packed_k, next, kv_head) : k;
     for (int g = 0; g < groups; ++g) {
       const int32_t* q = x.q + g * x.pairs * kRows;
       float* s = x.s + g * kRows * kStep + t * kTileKeys;

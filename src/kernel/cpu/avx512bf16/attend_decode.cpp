@@ -4,6 +4,7 @@
 //            stream. The rows of a KV head's group share every loaded vector.
 //   phase 1  task = query head: partial (m, l, acc) of the chunks are merged in their order.
 // The chunks depend on the lists alone, so neither workers nor their order change the result.
+#include "kernel/cpu/avx512/gather.inc"
 #include "kernel/cpu/avx512bf16/micro.h"
 #include "kernel/kernel.h"
 
@@ -90,6 +91,7 @@ struct Scratch {
   uint16_t* p;  // [kRows][kStep]
   float* l;     // [hq * n_rows][16]
   float* acc;   // [dv]
+  char *k, *v;  // a gathered tile of one KV head
   size_t bytes;
   Scratch(const Args& a, void* base) {
     char* at = static_cast<char*>(base);
@@ -104,6 +106,8 @@ struct Scratch {
     l = reinterpret_cast<float*>(take(rows * 64));
     acc = reinterpret_cast<float*>(take(padded(a.dv) * 4));
     q = reinterpret_cast<int32_t*>(take(rows * padded(a.dk) * 2));
+    k = take(a.runs.slots ? padded(a.dk) * 64 : 0);
+    v = take(a.runs.slots ? padded(a.dv) * 64 : 0);
     bytes = static_cast<size_t>(at - static_cast<char*>(base));
   }
 };
@@ -193,9 +197,20 @@ void run_chunk(const Args& a, int task, void* scratch, void* shared) {
       g.q = x.q + r * pairs;
       const bool last = r + n >= row_end;
       const int next_head = last ? head_begin / group : (r + n) / a.n_rows / group;
-      b.k = block_of(a.packed_k, b.tile, g.kv_head);
-      b.v = block_of(a.packed_v, b.tile, g.kv_head);
-      b.next_k = block_of(a.packed_k, last ? next_tile : b.tile, next_head);
+      const int32_t following = last ? next_tile : b.tile;
+      if (b.tile < a.runs.first_gathered) {
+        b.k = block_of(a.packed_k, b.tile, g.kv_head);
+        b.v = block_of(a.packed_v, b.tile, g.kv_head);
+      } else {
+        if (r == row_begin || (r - 1) / a.n_rows / group != g.kv_head) {  // the first rows of this KV head
+          const int32_t* slots = avx512::slots_of(a.runs, b.tile);
+          avx512::gather_keys(a, slots, g.kv_head, x.k);
+          avx512::gather_values(a, slots, g.kv_head, x.v);
+        }
+        b.k = x.k;
+        b.v = x.v;
+      }
+      b.next_k = following < a.runs.first_gathered ? block_of(a.packed_k, following, next_head) : b.k;
       kAttendTile[n](a, g, b, scale, unit, m, acc, x);
     }
   }

@@ -212,6 +212,7 @@ static inline const char* why_not_common(const op::Attend::Args& a) {
   if (a.dk < 16 || a.dk > 256 || a.dk % 8 || a.dv < 16 || a.dv > 256 || a.dv % 8)
     return "head_dim must be a multiple of 8 between 16 and 256";
   if (a.runs.block_q < 1 || a.runs.block_q > kMaxBlockQ) return "row blocks must have 1 to 128 rows";
+  if (a.runs.slots && a.bias) return "gathered tiles with an additive mask";
   return nullptr;
 }
 
