@@ -37,11 +37,18 @@ std::string cell(std::string_view text) {  // a bar would end a table's cell
   return out;
 }
 
+std::string file_name(std::string_view slug) {
+  std::string out(slug);
+  std::replace(out.begin(), out.end(), '-', '_');
+  return out;
+}
+
 std::string method_table() {
   std::string out = std::string(kHead) + "# Methods\n\n| method | family | what it does | paper |\n|---|---|---|---|\n";
   for (const auto& e : all_methods()) {
     const Card& c = *e.card;
-    out += fmt::format("| [{0}](methods/{0}.md) | {1} | {2} | {3} |\n", c.slug, c.family, cell(c.summary), paper_link(c.paper));
+    out += fmt::format("| [{0}](methods/{0}.md) | {1} | {2}{3} | {4} |\n", c.slug, c.family, e.wraps ? "Wrapper: " : "",
+                       cell(c.summary), paper_link(c.paper));
   }
   return out;
 }
@@ -58,7 +65,7 @@ std::string method_page(const MethodEntry& e) {
   } else {
     out += "| name | default | range | meaning |\n|---|---|---|---|\n";
     for (const auto& p : params)
-      out += fmt::format("| `{}` | {} | {} | {} |\n", p.name, p.value, cell(p.range), cell(p.help));
+      out += fmt::format("| `{}` | {} | {} | {} |\n", p.name, p.value.empty() ? "none" : p.value, cell(p.range), cell(p.help));
     out += "\n`preset=auto` or `preset=paper` sets all of them; single values win.\n";
   }
   if (!c.notes.empty()) out += "\n## Notes\n" + paragraph(c.notes, "", 100);
@@ -74,10 +81,11 @@ std::string method_page(const MethodEntry& e) {
     for (const auto& x : c.exemptions) out += fmt::format("- `{}`: {}\n", x.law, x.reason);
   }
   if (!c.keep_all.empty()) out += fmt::format("\nLeaves nothing out: `{}`.\n", c.keep_all);
+  if (e.wraps) out += fmt::format("\nA wrapper: it stands behind the method it changes, `METHOD+{}`.\n", c.slug);
   out += fmt::format("\n## Run\n```\nlacuna run -m model.gguf -f text.txt --method {0}\nlacuna explain --method {0} --shape "
                      "hq=32,hkv=8,nq=512,nkv=8192,d=128\nLACUNA={0} GGML_BACKEND_PATH=build/release/liblacuna-ggml.so "
-                     "llama-bench -m model.gguf -fa on\n```\nSource: `src/method/{1}/{0}.cpp`.\n",
-                     c.slug, c.family);
+                     "llama-bench -m model.gguf -fa on\n```\nSource: `src/method/{1}/{2}.cpp`.\n",
+                     e.wraps ? c.small : c.slug, c.family, file_name(c.slug));
   return out;
 }
 

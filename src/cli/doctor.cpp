@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/common.h"
+#include "cli/find_llama.h"
 #include "cli/text.h"
 #include "cli/verbs.h"
 #include "engine/pick.h"
@@ -69,47 +70,6 @@ std::string best_kernel(Features have) {
   for (const auto* k : kernel::attend_list)
     if (!k->only_forced && (have & k->needs) == k->needs && std::strstr(k->name, "decode") == nullptr) return k->name;
   return "none";
-}
-
-// A folder with llama.cpp's shared libraries, and the CPU builds in it.
-struct Llama {
-  std::string folder;
-  std::vector<std::string> builds, tools;
-};
-
-Llama find_llama() {
-  std::vector<fs::path> places;
-  if (const char* dir = std::getenv("LLAMA_DIR"); dir && *dir)
-    for (const char* sub : {"bin", "lib", "."}) places.push_back(fs::path(dir) / sub);
-  if (*LACUNA_LLAMA_BIN) places.emplace_back(LACUNA_LLAMA_BIN);
-  if (const char* path = std::getenv("PATH")) {
-    const std::string all = path;
-    for (std::size_t at = 0; at <= all.size();) {
-      const std::size_t end = std::min(all.find(':', at), all.size());
-      const fs::path folder = all.substr(at, end - at);
-      at = end + 1;
-      std::error_code bad;
-      if (!fs::exists(folder / "llama-server", bad)) continue;
-      places.push_back(folder);
-      places.push_back(folder.parent_path() / "lib");
-    }
-  }
-  for (const fs::path& place : places) {
-    std::error_code bad;
-    if (!fs::exists(place / "libllama.so", bad) && !fs::exists(place / "libggml.so", bad)) continue;
-    Llama found{fs::weakly_canonical(place, bad).string(), {}, {}};
-    for (const auto& entry : fs::directory_iterator(place, bad)) {
-      const std::string name = entry.path().filename().string();
-      if (name.rfind("libggml-cpu", 0) == 0 && entry.path().extension() == ".so")
-        found.builds.push_back(name.size() > 14 ? name.substr(12, name.size() - 15) : "cpu");
-      if (name == "llama-server" || name == "llama-bench" || name == "llama-completion" || name == "llama-perplexity")
-        found.tools.push_back(name);
-    }
-    std::sort(found.builds.begin(), found.builds.end());
-    std::sort(found.tools.begin(), found.tools.end());
-    return found;
-  }
-  return {};
 }
 
 std::vector<fs::path> files_below(const char* folder, const char* extension) {

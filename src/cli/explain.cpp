@@ -185,7 +185,9 @@ int verb_explain(int argc, char** argv) {
 
   if (json.wanted()) {
     nlohmann::ordered_json params = nlohmann::ordered_json::object(), walk = nlohmann::ordered_json::array();
-    for (const auto& p : describe_params(*s.method)) params[p.name] = p.value;
+    for (Method* m : chain_of(*s.method))  // a wrapper's parameters bear its name: two may have one name
+      for (const auto& p : describe_params(*m))
+        params[(m->inner() ? fmt::format("{}.", m->card().slug) : "") + p.name] = p.value;
     for (const auto& r : refusals) walk.push_back({{"kernel", r.kernel}, {"refused", r.reason}});
     if (chosen) walk.push_back({{"kernel", chosen->name}, {"refused", nullptr}});
     const std::string why = json.write(

@@ -21,7 +21,7 @@ int verb_list(int argc, char** argv) {
     nlohmann::ordered_json methods = nlohmann::ordered_json::array();
     for (const auto& e : all_methods()) {
       const Card& c = *e.card;
-      methods.push_back({{"slug", c.slug}, {"title", c.title}, {"family", c.family}, {"paper", c.paper}, {"summary", c.summary}});
+      methods.push_back({{"slug", c.slug}, {"title", c.title}, {"family", c.family}, {"paper", c.paper}, {"summary", c.summary}, {"wrapper", e.wraps}});
     }
     const std::string why = json.write({{"methods", methods}});
     if (!why.empty()) return bad_input(why);
@@ -34,9 +34,12 @@ int verb_list(int argc, char** argv) {
     if (e.card->family != family) fmt::print("{}{}\n", family.empty() ? "" : "\n", bold(e.card->family));
     family = e.card->family;
     const std::string head = fmt::format("  {:<{}}  ", e.card->slug, width);
-    const std::string body = paragraph(e.card->summary, std::string(head.size(), ' '));
+    const std::string body = paragraph(fmt::format("{}{}", e.wraps ? "Wrapper: " : "", e.card->summary), std::string(head.size(), ' '));
     fmt::print("{}{}", head, body.substr(std::min(head.size(), body.size())));
   }
+  const auto methods = all_methods();
+  if (std::any_of(methods.begin(), methods.end(), [](const MethodEntry& e) { return e.wraps; }))
+    fmt::print("\nA wrapper changes what another method does: --method METHOD+WRAPPER.\n");
   fmt::print("\nlacuna show NAME tells what a method does and which parameters it takes.\n");
   return kOk;
 }

@@ -175,7 +175,8 @@ void begin_lists(LoweredRuns& out, std::int32_t n_rows, std::int32_t block_q, st
 }
 
 void append_full(LoweredRuns& out, std::size_t list_begin, std::int32_t tile) {
-  if (out.runs.size() > list_begin && out.runs.back().bits < 0 && out.runs.back().end == tile)
+  // A run has tiles of one kind.
+  if (out.runs.size() > list_begin && out.runs.back().bits < 0 && out.runs.back().end == tile && tile != out.first_gathered)
     ++out.runs.back().end;
   else
     out.runs.push_back({tile, tile + 1, -1});

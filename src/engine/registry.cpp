@@ -25,11 +25,10 @@ std::span<const MethodEntry> all_methods() {
   return entries;
 }
 
-const MethodEntry* find_method(std::string_view slug) {
-  for (const auto& e : all_methods())
-    if (e.card->slug == slug) return &e;
-  return nullptr;
-}
+namespace {
+constexpr const char* kNoSuchValues =
+    "a value holds no ':', ',', '+' or white space: link or rename a file that has them in its name";
+}  // namespace
 
 std::vector<std::string> split_methods(std::string_view specs) {
   std::vector<std::string> out;
@@ -60,8 +59,12 @@ Result<std::vector<SpecPart>> parse_spec(std::string_view spec) {
       colon = text.find(':');
       const std::string_view pair = text.substr(0, colon);
       const std::size_t equals = pair.find('=');
-      if (equals == std::string_view::npos || equals == 0 || equals + 1 == pair.size())
-        return bad_argument(fmt::format("method spec '{}': '{}' is not key=value", spec, pair));
+      if (equals == std::string_view::npos || equals == 0 || equals + 1 == pair.size()) {
+        // A path with a ':' in it was cut there.
+        const bool path = !part.values.empty() && part.values.back().second.find('/') != std::string::npos;
+        return bad_argument(fmt::format("method spec '{}': '{}' is not key=value{}", spec, pair,
+                                        path ? std::string("; ") + kNoSuchValues : ""));
+      }
       part.values.emplace_back(pair.substr(0, equals), pair.substr(equals + 1));
     }
     parts.push_back(std::move(part));
@@ -109,11 +112,28 @@ class Setter final : public ParamVisitor {
     else if (text_ == "off" || text_ == "false" || text_ == "0") value = false;
     else error = fmt::format("{}.{}: got '{}', need on or off", slug_, name, text_);
   }
+  void operator()(std::string& value, std::string_view name, std::string_view allowed, std::string_view) override {
+    if (!matches(name)) return;
+    if (text_.find_first_of(":,+ \t\r\n\v\f") != std::string_view::npos)
+      error = fmt::format("{}.{}: got '{}'; {}", slug_, name, text_, kNoSuchValues);
+    else if (!allowed.empty() && !is_one_of(text_, allowed))
+      error = fmt::format("{}.{}: got '{}', need {}", slug_, name, text_, allowed);
+    else
+      value = text_;
+  }
   bool found = false;
   std::string error;
   std::vector<std::string> names;
 
  private:
+  static bool is_one_of(std::string_view word, std::string_view allowed) {
+    for (std::size_t at = 0; at <= allowed.size();) {
+      const std::size_t end = std::min(allowed.find('|', at), allowed.size());
+      if (allowed.substr(at, end - at) == word) return true;
+      at = end + 1;
+    }
+    return false;
+  }
   bool matches(std::string_view name) {
     names.emplace_back(name);
     if (name == key_) found = true;
@@ -136,29 +156,31 @@ class Describer final : public ParamVisitor {
   void operator()(bool& value, std::string_view name, std::string_view help) override {
     out.push_back({std::string(name), value ? "on" : "off", "on|off", std::string(help)});
   }
+  void operator()(std::string& value, std::string_view name, std::string_view allowed, std::string_view help) override {
+    out.push_back({std::string(name), value, allowed.empty() ? "text" : std::string(allowed), std::string(help)});
+  }
   std::vector<ParamInfo> out;
 };
 
 std::string list_of(const std::vector<std::string>& names) { return fmt::format("{}", fmt::join(names, ", ")); }
 
-}  // namespace
-
-Result<std::unique_ptr<Method>> make_method(std::string_view spec) {
-  auto parts = parse_spec(spec);
-  if (!parts.ok()) return parts.error();
-  const SpecPart& part = parts.value().front();
-  const MethodEntry* entry = find_method(part.slug);
-  if (!entry) {
-    std::vector<std::string> slugs;
-    for (const auto& e : all_methods()) slugs.emplace_back(e.card->slug);
-    const std::string near = nearest(part.slug, slugs);
-    return unknown_name(fmt::format("unknown method '{}'{}; 'lacuna list' shows all", part.slug,
-                                    near.empty() ? "" : fmt::format(": did you mean '{}'?", near)));
+// The entry of a slug among methods, or among wrappers.
+Result<const MethodEntry*> find_entry(const SpecPart& part, bool wrapper, const MakeOptions& options) {
+  std::vector<std::string> slugs;
+  for (const auto& e : options.methods) {
+    if (e.card->slug == part.slug) return &e;
+    if (e.wraps == wrapper) slugs.emplace_back(e.card->slug);
   }
-  if (parts.value().size() > 1)
-    return unsupported(fmt::format("{} cannot be wrapped by '{}': there is no wrapper of that name", part.slug,
-                                   parts.value()[1].slug));
-  std::unique_ptr<Method> method = entry->make();
+  std::string near = nearest(part.slug, slugs);
+  if (!near.empty()) near = fmt::format(": did you mean '{}'?", near);
+  if (!wrapper) return unknown_name(fmt::format("unknown method '{}'{}; 'lacuna list' shows all", part.slug, near));
+  return unknown_name(fmt::format("unknown wrapper '{}'{}; 'lacuna list' marks them{}", part.slug, near,
+                                  part.slug.find_first_of("/.") == std::string::npos ? "" : fmt::format("; {}", kNoSuchValues)));
+}
+
+// One part of a spec, its parameters set and checked.
+Result<std::unique_ptr<Method>> make_part(const MethodEntry& entry, const SpecPart& part) {
+  std::unique_ptr<Method> method = entry.make();
   for (const auto& [key, value] : part.values)  // presets first: single values override them
     if (key == "preset") LACUNA_CHECK(method->preset(value));
   for (const auto& [key, value] : part.values) {
@@ -178,6 +200,40 @@ Result<std::unique_ptr<Method>> make_method(std::string_view spec) {
   return method;
 }
 
+}  // namespace
+
+Result<std::unique_ptr<Method>> make_method(std::string_view spec, const MakeOptions& options) {
+  auto parts = parse_spec(spec);
+  if (!parts.ok()) return parts.error();
+  std::unique_ptr<Method> method;
+  for (const SpecPart& part : parts.value()) {
+    auto entry = find_entry(part, method != nullptr, options);
+    if (!entry.ok()) return entry.error();
+    const bool wraps = entry.value()->wraps;
+    if (wraps && !method && !(options.lone_wrapper && parts.value().size() == 1))
+      return unsupported(fmt::format("{} is a wrapper: it needs a method before it; write METHOD+{}", part.slug, part.slug));
+    if (!wraps && method)
+      return unsupported(fmt::format("{} cannot wrap {}: it is a method of its own, not a wrapper; a comma separates methods",
+                                     part.slug, method->card().slug));
+    auto made = make_part(*entry.value(), part);
+    if (!made.ok()) return made.error();
+    if (method) {
+      auto& wrapper = static_cast<Wrapper&>(*made.value());
+      if (const Status fits = wrapper.accepts(*method); !fits.ok())
+        return unsupported(fmt::format("{} cannot wrap {}: {}", part.slug, method->card().slug, fits.error().what));
+      wrapper.wrap(std::move(method));
+    }
+    method = std::move(made.value());
+  }
+  return method;
+}
+
+std::vector<Method*> chain_of(Method& method) {
+  std::vector<Method*> chain;
+  for (Method* m = &method; m; m = m->inner()) chain.insert(chain.begin(), m);
+  return chain;
+}
+
 std::vector<ParamInfo> describe_params(Method& method) {
   Describer d;
   method.params(d);
@@ -185,8 +241,12 @@ std::vector<ParamInfo> describe_params(Method& method) {
 }
 
 std::string canonical_spec(Method& method) {
-  std::string out(method.card().slug);
-  for (const auto& p : describe_params(method)) out += fmt::format(":{}={}", p.name, p.value);
+  std::string out;
+  for (Method* m : chain_of(method)) {
+    out += fmt::format("{}{}", out.empty() ? "" : "+", m->card().slug);
+    for (const auto& p : describe_params(*m))
+      if (!p.value.empty()) out += fmt::format(":{}={}", p.name, p.value);
+  }
   return out;
 }
 

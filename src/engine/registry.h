@@ -16,7 +16,6 @@
 namespace lacuna {
 
 std::span<const MethodEntry> all_methods();
-const MethodEntry* find_method(std::string_view slug);
 
 struct SpecPart {
   std::string slug;
@@ -27,14 +26,20 @@ Result<std::vector<SpecPart>> parse_spec(std::string_view spec);
 // "a:x=1,b" -> {"a:x=1", "b"}
 std::vector<std::string> split_methods(std::string_view specs);
 
-// A configured method, or an error that names the nearest thing that exists.
-Result<std::unique_ptr<Method>> make_method(std::string_view spec);
-// The spec that makes the same method, every parameter written out.
+struct MakeOptions {
+  std::span<const MethodEntry> methods = all_methods();  // what names mean; tests add their own
+  bool lone_wrapper = false;  // take a wrapper without a base, to look at its card and parameters
+};
+// A configured method, its wrappers around it, or an error that names the nearest thing that exists.
+Result<std::unique_ptr<Method>> make_method(std::string_view spec, const MakeOptions& options = {});
+// The method and what it wraps, the base first: in the order of the spec.
+std::vector<Method*> chain_of(Method& method);
+// The spec that makes the same method, every parameter written out (but empty ones).
 std::string canonical_spec(Method& method);
 
 struct ParamInfo {
   std::string name, value, range, help;
 };
-std::vector<ParamInfo> describe_params(Method& method);
+std::vector<ParamInfo> describe_params(Method& method);  // its own, not those of what it wraps
 
 }  // namespace lacuna

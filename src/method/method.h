@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -122,6 +123,8 @@ struct Card {
   std::span<const Exemption> exemptions = {};
 };
 
+// Immutable once it is made: what changes from call to call comes in through the view, what lives on
+// belongs to the session.
 class Method {
  public:
   virtual ~Method() = default;
@@ -135,11 +138,29 @@ class Method {
   virtual Status check() const { return {}; }
 
   virtual Result<Plan> plan(const AttentionView& x, Context& context) const = 0;
+
+  // The method that this one wraps; null: it wraps none.
+  virtual Method* inner() const { return nullptr; }
+};
+
+// A method around another: "base:...+wrapper:...". Its plan() asks the base's and changes the answer, or
+// calls it on a changed view. A wrapper never stands alone, so inner() is set whenever plan() runs.
+class Wrapper : public Method {
+ public:
+  // Why this wrapper, as configured, cannot wrap `base`: the reason alone, the registry adds both names.
+  virtual Status accepts(const Method& base) const = 0;
+  // Called once by the registry, after accepts().
+  void wrap(std::unique_ptr<Method> base) { base_ = std::move(base); }
+  Method* inner() const final { return base_.get(); }
+
+ private:
+  std::shared_ptr<Method> base_;  // shared, so that presets may assign a whole method to *this
 };
 
 struct MethodEntry {
   const Card* card = nullptr;
   std::unique_ptr<Method> (*make)() = nullptr;
+  bool wraps = false;  // make() gives a Wrapper
 };
 
 }  // namespace lacuna
@@ -148,8 +169,9 @@ struct MethodEntry {
 #define LACUNA_METHOD(slug, Class)                                            \
   const ::lacuna::MethodEntry& method_entry_##slug() {                        \
     static const Class instance;                                              \
-    static const ::lacuna::MethodEntry entry{&instance.card(), [] {           \
-      return std::unique_ptr<::lacuna::Method>(std::make_unique<Class>());    \
-    }};                                                                       \
+    static const ::lacuna::MethodEntry entry{                                 \
+        &instance.card(),                                                     \
+        [] { return std::unique_ptr<::lacuna::Method>(std::make_unique<Class>()); }, \
+        std::is_base_of_v<::lacuna::Wrapper, Class>};                         \
     return entry;                                                             \
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace lacuna {
@@ -17,6 +18,10 @@ class ParamVisitor {
   virtual void operator()(double& value, std::string_view name, double lo, double hi, std::string_view help,
                           bool open_low = false) = 0;
   virtual void operator()(bool& value, std::string_view name, std::string_view help) = 0;
+  // Allowed: one of "a|b|c"; or anything, as for a path, if `allowed` is empty: the default is then empty
+  // and means "none". No value holds ':', ',', '+' or white space, which have a meaning in specs.
+  virtual void operator()(std::string& value, std::string_view name, std::string_view allowed,
+                          std::string_view help) = 0;
 };
 
 }  // namespace lacuna

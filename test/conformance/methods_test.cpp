@@ -280,7 +280,17 @@ struct Bounds final : ParamVisitor {
   void operator()(bool&, std::string_view name, std::string_view) override {
     all.push_back({std::string(name), "perhaps", "2", "on", "off"});
   }
+  void operator()(std::string&, std::string_view name, std::string_view allowed, std::string_view) override {
+    if (!allowed.empty()) all.push_back({std::string(name), "perhaps", "2", std::string(allowed), ""});
+  }
 };
+
+// A spec of this method alone, with something before it if it is a wrapper: the base of its small spec.
+std::string spec_of(const Card& card, const std::string& rest) {
+  const std::string small(card.small);
+  const std::size_t plus = small.rfind('+');
+  return fmt::format("{}{}{}", plus == std::string::npos ? "" : small.substr(0, plus + 1), card.slug, rest);
+}
 
 void params(const Case& c) {
   auto method = make_method(c.spec);
@@ -289,7 +299,7 @@ void params(const Case& c) {
   method.value()->params(bounds);
   for (const auto& b : bounds.all)
     for (const std::string& value : {b.below, b.above, std::string("x"), std::string("1e999"), std::string("nan")}) {
-      const std::string spec = fmt::format("{}:{}={}", c.card->slug, b.name, value);
+      const std::string spec = spec_of(*c.card, fmt::format(":{}={}", b.name, value));
       const auto made = make_method(spec);
       ASSERT_FALSE(made.ok()) << spec << " was taken";
       const std::string& what = made.error().what;
@@ -390,7 +400,7 @@ std::vector<Case> cases_of(const Card& card) {
     for (const Shape& s : {Shape{2, 1, 600, 16, 1}, Shape{3, 3, 577, 32, 2}, Shape{4, 2, 640, 24, 3}})
       if (cases.empty() || test::kThin == 1) cases.push_back({&card, std::string(card.small), s, true, cases.empty()});
   for (const char* preset : {"auto", "paper"})
-    cases.push_back({&card, fmt::format("{}:preset={}", card.slug, preset), Shape{2, 1, 611, 16, 4}, false, false});
+    cases.push_back({&card, spec_of(card, fmt::format(":preset={}", preset)), Shape{2, 1, 611, 16, 4}, false, false});
   return cases;
 }
 

@@ -4,6 +4,7 @@
     test/e2e/cli_verbs_test.py build/release/lacuna
 """
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,8 +15,9 @@ LACUNA = ""
 SMALL = "attend hq=4 hkv=2 nq=9 nkv=70 d=64 threads=2"
 
 
-def run(*args):
-    done = subprocess.run([LACUNA, *args], capture_output=True, text=True, timeout=120, check=False)
+def run(*args, **variables):
+    done = subprocess.run([LACUNA, *args], capture_output=True, text=True, timeout=120, check=False,
+                          env={**os.environ, **variables})
     return done.returncode, done.stdout, done.stderr
 
 
@@ -43,6 +45,10 @@ class BadInput(unittest.TestCase):
         (["check", "attend window=3 keep=0.5 nq=4"], ["window and keep"]),
         (["bench", "--peer", "foo", SMALL], ["foo"]),
         (["list", "--json", "/nowhere/at/all"], ["/nowhere/at/all"]),
+        (["serve", "-m", "x", "--method", "xatention"], ["did you mean 'xattention'"]),
+        (["serve", "--method=streamingllm:sink=-1"], ["streamingllm.sink", "-1", "0.."]),
+        (["serve", "--audit", "some"], ["some", "sample"]),
+        (["serve", "--precision"], ["--precision", "missing"]),
     ]
 
     def test_each(self):
@@ -62,6 +68,63 @@ class BadInput(unittest.TestCase):
             code, _, err = run("check", str(file))
         self.assertEqual(code, 2)
         self.assertIn("cases.txt:4: nq=x", err)
+
+
+class Serve(unittest.TestCase):
+    """A server that writes down what it was given stands in for llama-server."""
+
+    SCRIPT = """#!/bin/sh
+printf '%s\\n' "LACUNA=$LACUNA" "PLUGIN=$GGML_BACKEND_PATH" "$@"
+"""
+
+    def test_no_server(self):
+        with tempfile.TemporaryDirectory() as folder:
+            code, out, err = run("serve", "-m", "x.gguf", LLAMA_DIR=folder)
+            self.assertEqual((code, out), (2, ""), err)
+            self.assertIn(f"LLAMA_DIR={folder}", err)
+            self.assertIn("llama-server", err)
+            self.assertEqual(err.count("\n"), 1, err)
+            code, out, _ = run("serve", "--help", LLAMA_DIR=folder)  # our half of the help needs no server
+            self.assertEqual(code, 0)
+            self.assertIn("--method SPEC", out)
+            self.assertIn("no llama-server", out)
+
+    def served(self, *args):
+        with tempfile.TemporaryDirectory() as folder:
+            script = pathlib.Path(folder, "llama-server")
+            script.write_text(self.SCRIPT, encoding="utf-8")
+            script.chmod(0o755)
+            code, out, err = run("serve", *args, LLAMA_DIR=folder, LACUNA="", GGML_BACKEND_PATH="")
+        if code == 2 and "plug-in is not there" in err:
+            self.skipTest(err)
+        self.assertEqual(code, 0, err)
+        lines = out.splitlines()
+        return lines[0], lines[1], lines[2:]
+
+    def test_everything_else_passes_through(self):
+        theirs = ["-m", "model.gguf", "-md", "draft.gguf", "-c", "4096", "--host", "0.0.0.0", "-ot", "a b=CPU", ""]
+        spec, plugin, rest = self.served(*theirs[:4], "--method", "streamingllm:sink=4", *theirs[4:], "--audit=off")
+        self.assertEqual(spec, "LACUNA=streamingllm:sink=4 audit=off precision=fast")
+        self.assertTrue(plugin.endswith("/liblacuna-ggml.so"), plugin)
+        self.assertEqual(rest, theirs)
+
+    def test_behind_two_dashes_nothing_is_ours(self):
+        spec, _, rest = self.served("--precision", "high", "--", "--method", "x", "--help")
+        self.assertEqual(spec, "LACUNA=dense audit=sample precision=high")
+        self.assertEqual(rest, ["--method", "x", "--help"])
+
+    def test_stock_has_no_plugin(self):
+        self.assertEqual(self.served("--method", "stock", "-m", "x"), ("LACUNA=", "PLUGIN=", ["-m", "x"]))
+
+    def test_help_is_both(self):
+        with tempfile.TemporaryDirectory() as folder:
+            script = pathlib.Path(folder, "llama-server")
+            script.write_text(self.SCRIPT, encoding="utf-8")
+            script.chmod(0o755)
+            code, out, _ = run("serve", "-m", "x", "--help", LLAMA_DIR=folder)
+        self.assertEqual(code, 0)
+        self.assertIn("--method SPEC", out)
+        self.assertEqual(out.splitlines()[-1], "--help")  # what the server was asked for
 
 
 class Json(unittest.TestCase):

@@ -151,6 +151,7 @@ class SetParam final : public ParamVisitor {
   void operator()(bool& x, std::string_view name, std::string_view) override {
     if (name == name_) x = value_ != 0, found = true;
   }
+  void operator()(std::string&, std::string_view, std::string_view, std::string_view) override {}
   bool found = false;
 
  private:
