@@ -11,6 +11,10 @@ enum Slot : int {
   kKeptSlot,   // lists before they are joined: [heads][row blocks][key blocks]
   kCountSlot,  // their lengths: [heads][row blocks]
   kWorkSlot,   // per worker
+  kColumnSlot, // line sums of an estimate: [heads][keys]
+  kSlashSlot,  // and [heads][distances]
+  kSetSlot,    // kept blocks, a byte each: [heads][row blocks][key blocks]
+  kPoolSlot,   // mean queries of row blocks: [heads][row blocks][dk]
 };
 
 }  // namespace lacuna::block

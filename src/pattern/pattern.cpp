@@ -87,4 +87,22 @@ Status Ranges::check() const {
   return {};
 }
 
+Ranges join_ranges(const Grid& g, std::int32_t block_q, std::int32_t lists, std::span<const std::vector<Range>> of_block) {
+  Ranges out;
+  out.heads = lists;
+  out.block_q = block_q;
+  out.n_rows = g.n_rows;
+  out.n = g.n_keys;
+  std::size_t sum = 0;
+  for (const auto& list : of_block) sum += list.size();
+  out.ranges.reserve(sum);
+  const auto blocks = static_cast<std::size_t>(out.q_blocks());
+  for (std::size_t i = 0; i < of_block.size(); ++i) {
+    if (i % blocks == 0) out.row_ptr.push_back(static_cast<std::int32_t>(out.ranges.size()));
+    out.ranges.insert(out.ranges.end(), of_block[i].begin(), of_block[i].end());
+    out.row_ptr.push_back(static_cast<std::int32_t>(out.ranges.size()));
+  }
+  return out;
+}
+
 }  // namespace lacuna

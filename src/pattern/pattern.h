@@ -23,7 +23,11 @@ struct Grid {
   std::int64_t first_key = 0;
 };
 
-enum class Tile : std::uint8_t { skip, partial, full };
+// Key blocks that row block u may see: those that begin at or before its last own key.
+inline std::int64_t causal_blocks(const Grid& g, std::int32_t block_q, std::int32_t block_k, std::int32_t u) {
+  const std::int64_t rows = std::int64_t{u + 1} * block_q, last = g.first_key + (rows < g.n_rows ? rows : g.n_rows) - 1;
+  return last / block_k + 1;
+}
 
 // Keeps everything the model allows.
 struct Dense {
@@ -100,6 +104,9 @@ struct Ranges {
   bool keeps(const Grid& g, std::int32_t h, std::int32_t i, std::int64_t j) const;
   Status check() const;
 };
+
+// Ranges of keys from the lists of (list, row block), one after the other.
+Ranges join_ranges(const Grid& g, std::int32_t block_q, std::int32_t lists, std::span<const std::vector<Range>> of_block);
 
 using Pattern = std::variant<Dense, Window, BlockMap, Ranges>;
 

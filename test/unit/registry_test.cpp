@@ -43,7 +43,7 @@ class Half final : public Wrapper {
   Result<Plan> plan(const AttentionView& x, Context& context) const override {
     auto plan = inner()->plan(x, context);
     if (!plan.ok()) return plan;
-    if (auto* w = std::get_if<Window>(&plan.value().pattern)) w->window >>= times;
+    if (auto* w = std::get_if<Window>(&plan.value().patterns[0])) w->window >>= times;
     return plan;
   }
 };
@@ -99,7 +99,7 @@ TEST(Spec, AWrapperChangesThePlanOfItsBase) {
   test::MethodLab lab(2, 1, 256, 16);
   auto plan = lab.plan(*m.value(), 0, 256);
   ASSERT_TRUE(plan.ok());
-  EXPECT_EQ(std::get<Window>(plan.value().pattern).window, 16);
+  EXPECT_EQ(std::get<Window>(plan.value().pattern()).window, 16);
 }
 
 TEST(Spec, CanonicalSpecsOfWrappersMakeTheSameMethod) {

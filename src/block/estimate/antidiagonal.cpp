@@ -3,37 +3,14 @@
 
 #include <algorithm>
 
-#include "block/fast_exp.h"
+#include "block/row_softmax.h"
 #include "block/slots.h"
 #include "op/strided_scores.h"
 
 namespace lacuna::block {
 namespace {
 
-constexpr int kLanes = 16;  // independent partial results: what lets plain float loops vectorise
 constexpr std::int64_t kScoreFloats = 8 << 20;
-
-float max_of(const float* x, std::int64_t n) {
-  float lane[kLanes], best = x[0];
-  std::fill(lane, lane + kLanes, x[0]);
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
-  for (; i < n; ++i) best = x[i] > best ? x[i] : best;
-  for (float v : lane) best = v > best ? v : best;
-  return best;
-}
-
-// Sum of exp((x - top) * factor); x is overwritten.
-float sum_exp(float* x, std::int64_t n, float top, float factor) {
-  for (std::int64_t i = 0; i < n; ++i) x[i] = fast_exp((x[i] - top) * factor);
-  float lane[4] = {}, sum = 0;
-  std::int64_t i = 0;
-  for (; i + 4 <= n; i += 4)
-    for (int l = 0; l < 4; ++l) lane[l] += x[i + l];
-  for (; i < n; ++i) sum += x[i];
-  return sum + ((lane[0] + lane[1]) + (lane[2] + lane[3]));
-}
 
 // Adds one strided row's softmax to its block's masses. `part` holds key_blocks() floats.
 void add_row(float* score, std::int64_t n, std::int64_t per_block, float factor, float* part, float* mass) {

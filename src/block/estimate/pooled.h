@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Estimate: scores of key blocks by mean queries and mean keys (MInference's block-sparse heads,
+// arXiv:2407.02490; FlexPrefill, arXiv:2502.20766).
+//   score[h, u, b] = mean over rows i of block u, keys j of block b of q_i . k_j
+// The mean over keys is taken of the products, not of the keys: the same number, and no copy of the
+// keys is read but the packed one. Blocks of keys that begin after block u's last own key hold
+// -infinity; a block that holds own keys counts the keys up to the block's last row.
+#pragma once
+
+#include "method/method.h"
+
+namespace lacuna::block {
+
+struct PooledScores {
+  float* score = nullptr;  // [heads][row_blocks][key_blocks], in kMassSlot
+  std::int32_t row_blocks = 0;
+  std::int64_t key_blocks = 0;
+  float* row(std::int32_t h, std::int32_t u) const { return score + (std::int64_t{h} * row_blocks + u) * key_blocks; }
+};
+
+PooledScores pooled_scores(const AttentionView& x, std::int32_t block_q, std::int32_t block_k, Context& context);
+
+}  // namespace lacuna::block
