@@ -38,12 +38,7 @@ Result<std::unique_ptr<Session>> Session::open(const Options& options) {
     if (!known)
       return unknown_name(fmt::format("machine '{}': need avx2, avx512, avx512bf16 or amx", options.machine));
   }
-  if (!options.kernel.empty()) {
-    std::vector<std::string> names;
-    for (const auto* k : kernel::attend_list) names.emplace_back(k->name);
-    if (std::find(names.begin(), names.end(), options.kernel) == names.end())
-      return unknown_name(fmt::format("kernel '{}': need one of {}", options.kernel, fmt::join(names, ", ")));
-  }
+  LACUNA_CHECK(s.force(options.kernel));
   if (options.parallel) {
     s.parallel = options.parallel;
   } else {
@@ -52,6 +47,27 @@ Result<std::unique_ptr<Session>> Session::open(const Options& options) {
   }
   s.rng = Rng(options.seed);
   return session;
+}
+
+// A forced kernel must take whatever the session may be asked: what it refuses of a plain prompt it
+// refuses now, and not in the middle of a model.
+Status Session::Impl::force(const std::string& name) {
+  if (name.empty()) return {};
+  forced = find_attend(name);
+  if (!forced) {
+    std::vector<std::string> names;
+    for (const auto* k : kernel::attend_list) names.emplace_back(k->name);
+    return unknown_name(fmt::format("kernel '{}': need one of {}", name, fmt::join(names, ", ")));
+  }
+  if (const std::string missing = missing_features(have, forced->needs); !missing.empty())
+    return unsupported(fmt::format("kernel '{}' {}; there is {}", name, missing, describe(have)));
+  if (forced->pack == PackFormat::pair16_bf16 && options.precision == Precision::high)
+    return unsupported(fmt::format("kernel '{}' rounds to bf16: need precision=fast, or another kernel", name));
+  constexpr int kManyRows = 64, kHeadDim = 64;
+  const auto prompt = plain_call(format_for(*forced, Dtype::f16), Dtype::f16, options.precision, kManyRows, kHeadDim);
+  if (const char* why = forced->why_not ? forced->why_not(prompt, 1) : nullptr)
+    return unsupported(fmt::format("kernel '{}' does not take a prompt ({}): need another one, or none", name, why));
+  return {};
 }
 
 void Session::new_graph() {
@@ -191,7 +207,7 @@ op::Attend::Args Session::Impl::base_args(const AttendCall& c, const MaskEntry& 
 // The host's packed copy if it fits this session's kernels, else a copy made for this call.
 PackedView Session::Impl::packed(const AttendCall& c, const PackedTensor* kept, const Tensor& raw, op::Pack::Role role,
                                  Buffer& own) {
-  const PackFormat format = choose_format(have, raw.dtype, options.precision);
+  const PackFormat format = choose_format(have, raw.dtype, options.precision, forced);
   if (format == PackFormat::none) return {};
   if (kept && kept->impl_->view.format == format && kept->impl_->view.heads == raw.heads() &&
       kept->impl_->view.dim == raw.dim() && kept->impl_->view.cells >= c.k.tokens())

@@ -38,6 +38,7 @@ struct Session::Impl final : Context {
     std::int64_t error_rows = 0;
   };
 
+  Status force(const std::string& kernel);
   Status attend(const AttendCall& c);
   MaskEntry& mask_entry(const AttendCall& c);
   op::Attend::Args base_args(const AttendCall& c, const MaskEntry& mask);
@@ -66,6 +67,7 @@ struct Session::Impl final : Context {
   ParallelFor* parallel = nullptr;
   int n_layers = 0;
   std::int64_t prompt_tokens = -1;
+  const kernel::Kernel<op::Attend>* forced = nullptr;
   Rng rng{1};
 
   std::vector<std::unique_ptr<MaskEntry>> masks;  // the first masks_used are of this graph

@@ -284,7 +284,8 @@ const PackedTensor* Instance::side_copy(CacheTensor* cache, const lacuna::Tensor
   if (!s.packed) {
     s.heads = heads;
     s.dim = dim;
-    s.packed = std::make_unique<PackedTensor>(role, raw.dtype, cache->cells, heads, dim, config_.options.precision, config_.options.machine);
+    s.packed = std::make_unique<PackedTensor>(role, raw.dtype, cache->cells, heads, dim, config_.options.precision,
+                                              config_.options.machine, config_.options.kernel);
   } else if (s.heads != heads || s.dim != dim) {
     return nullptr;  // two layers look at one cache in different shapes
   }
