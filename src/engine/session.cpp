@@ -381,26 +381,31 @@ Status Session::Impl::attend_segment(const AttendCall& c, const MaskEntry& mask,
   return {};
 }
 
+// The rows of a segment that are audited, drawn alike whether something was left out or not: the mean
+// is over the run. In decode, a row is a whole step, so only every kDecodeAuditEvery-th is audited.
+Session::Impl::RowRange Session::Impl::audited_rows(const Segment& s) {
+  if (options.audit == Audit::full || s.rows() == 0) return {0, s.rows()};
+  if (s.rows() == 1) return {0, rng.below(kDecodeAuditEvery) == 0 ? 1 : 0};
+  const auto row = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(s.rows())));
+  return {row, row + 1};
+}
+
+// Nothing was left out: these rows lost nothing, and count as such.
 void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args& args) {
-  // Nothing was left out: these rows lost nothing, and count as such at the rate of the others.
-  const std::int32_t n = options.audit == Audit::full ? args.n_rows : 1;
-  for (std::int32_t i = 0; i < n; ++i) {
-    const auto row = options.audit == Audit::full ? i : static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(args.n_rows)));
-    if (mask.visible.visible_keys(row) >= kMinAuditedKeys)
-      for (int h = 0; h < args.hq; ++h) phase->loss.add(0.0);
+  for (const Segment& s : mask.visible.segments()) {
+    const auto [begin, end] = audited_rows(s);
+    for (std::int32_t i = begin; i < end; ++i)
+      if (mask.visible.visible_keys(s.row_begin + i) >= kMinAuditedKeys)
+        for (int h = 0; h < args.hq; ++h) phase->loss.add(0.0);
   }
 }
 
 // Exact attention for some rows of the segment beside the sparse one that args describes (its out
-// and lse are done). In decode, a row is a whole step, so only every kDecodeAuditEvery-th is audited.
+// and lse are done).
 Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args) {
   const Timed timed(*this, Verb::account);
-  if (options.audit == Audit::sample && s.rows() == 1 && rng.below(kDecodeAuditEvery) != 0) return {};
-  std::int32_t begin = 0, end = s.rows();
-  if (options.audit == Audit::sample) {
-    begin = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(s.rows())));
-    end = begin + 1;
-  }
+  const auto [begin, end] = audited_rows(s);
+  if (begin == end) return {};
   if (mask.visible.visible_keys(s.row_begin + end - 1) < kMinAuditedKeys) return {};
   lower_dense(mask.visible, s.row_begin + begin, s.row_begin + end, kBlockQ, audit_runs);
   op::Attend::Args exact = rows_of(args, begin, end);

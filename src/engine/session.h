@@ -49,6 +49,10 @@ struct Session::Impl final : Context {
   Status attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
                         const op::Attend::Args& whole);
   Status execute(const op::Attend::Args& args);
+  struct RowRange {
+    std::int32_t begin, end;
+  };
+  RowRange audited_rows(const Segment& s);
   void audit_lossless(const MaskEntry& mask, const op::Attend::Args& args);
   Status audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
   double kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const;
@@ -63,11 +67,11 @@ struct Session::Impl final : Context {
   std::unique_ptr<Method> method;
   std::string spec, note;
   Features have = 0;
+  const kernel::Kernel<op::Attend>* forced = nullptr;
   std::unique_ptr<ParallelFor> own_pool;
   ParallelFor* parallel = nullptr;
   int n_layers = 0;
   std::int64_t prompt_tokens = -1;
-  const kernel::Kernel<op::Attend>* forced = nullptr;
   Rng rng{1};
 
   std::vector<std::unique_ptr<MaskEntry>> masks;  // the first masks_used are of this graph

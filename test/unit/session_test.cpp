@@ -150,5 +150,55 @@ TEST(Session, ADecodeKernelIsRefusedWithItsReason) {
   EXPECT_NE(s.error().what.find("more than 8 rows"), std::string::npos) << s.error().what;
 }
 
+LossStats lost_in_decode(Audit audit, int repeats) {
+  // 280 keys fit the window: those calls leave nothing out. Of 600, more than half are left out.
+  Call all(1, 280, Dtype::f16), some(1, 600, Dtype::f16);
+  Options o;
+  o.method = "streamingllm:sink=4:window=290";
+  o.audit = audit;
+  o.threads = 1;
+  auto s = Session::open(o);
+  for (int i = 0; i < repeats; ++i)
+    for (Call* call : {&all, &some}) EXPECT_TRUE(s.value()->attend(call->c).ok());
+  const Report r = s.value()->report();
+  EXPECT_EQ(r.prefill.calls, 0);
+  EXPECT_LT(r.decode.density(), 0.9);
+  return r.decode.lost;
+}
+
+TEST(SessionAudit, SampledDecodeHasTheMeanOfTheWholeRun) {
+  if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2: nothing is left out";
+  const LossStats full = lost_in_decode(Audit::full, 1), sample = lost_in_decode(Audit::sample, 6400);
+  EXPECT_EQ(full.rows, 2 * Call::kHq);
+  EXPECT_GT(full.mean, 0.1);
+  // 200 audited steps of 12800, half of them lossless.
+  EXPECT_NEAR(static_cast<double>(sample.rows), 200.0 * Call::kHq, 60.0 * Call::kHq);
+  EXPECT_NEAR(sample.mean, full.mean, 0.25 * full.mean);
+}
+
+// Two sequences side by side in one cache: the last rows of both in one call.
+TEST(SessionAudit, DrawsAlikeWithAndWithoutSomethingLeftOut) {
+  if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2: nothing is left out";
+  constexpr int kRows = 40, kCells = 600;
+  Call call(2 * kRows, 2 * kCells, Dtype::f16);
+  std::vector<std::uint16_t> mask(std::size_t{2 * kRows} * 2 * kCells, 0xfc00);  // -infinity
+  std::vector<std::int32_t> row_cell(2 * kRows);
+  for (int i = 0; i < 2 * kRows; ++i) {
+    const int first = i / kRows * kCells, own = first + kCells - kRows + i % kRows;
+    for (int c = first; c <= own; ++c) mask[static_cast<std::size_t>(i * 2 * kCells + c)] = 0;
+    row_cell[static_cast<std::size_t>(i)] = own;
+  }
+  call.c.mask = {mask.data(), 2 * kCells, row_cell.data(), nullptr};
+  for (const char* method : {"dense", "streamingllm:sink=4:window=64"}) {
+    Options o;
+    o.method = method;
+    o.audit = Audit::sample;
+    o.threads = 1;
+    auto s = Session::open(o);
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(s.value()->attend(call.c).ok());
+    EXPECT_EQ(s.value()->report().prefill.lost.rows, 3 * 2 * Call::kHq) << method;  // a row of each sequence
+  }
+}
+
 }  // namespace
 }  // namespace lacuna
