@@ -37,7 +37,7 @@ struct Options {
   Precision precision = Precision::fast;
   Audit audit = Audit::off;
   std::uint64_t seed = 1;        // of the audit's choice of rows
-  std::string kernel;            // force one kernel of op attend by name; empty = the best that fits
+  std::string kernel;            // force one kernel of op attend, one for many rows; empty = the best that fits
   std::string machine;           // pretend to be less: "avx2", "avx512", "avx512bf16"; empty = all there is
   int threads = 0;               // of the default pool; 0 = one per usable core
   ParallelFor* parallel = nullptr;  // a host's own threads instead; must outlive the session
@@ -54,9 +54,10 @@ Result<Options> parse_options(std::string_view text);
 class PackedTensor {
  public:
   enum class Role : std::uint8_t { key, value };
-  // cells x heads x dim, all zeros. Throws std::bad_alloc.
+  // cells x heads x dim, all zeros; precision, machine and kernel as in the session's Options. Throws
+  // std::bad_alloc.
   PackedTensor(Role role, Dtype dtype, std::int64_t cells, int heads, int dim, Precision precision,
-               const std::string& machine = {});
+               const std::string& machine = {}, const std::string& kernel = {});
   ~PackedTensor();
   PackedTensor(const PackedTensor&) = delete;
   PackedTensor& operator=(const PackedTensor&) = delete;

@@ -54,9 +54,7 @@ Result<Outcome> bench_attend(const Case& c, bool with_peer, int asked) {
   std::vector<op::Attend::Args> calls;
   Outcome o;
   double pairs = 0, allowed = 0;
-  PackFormat format = choose_format(have, c.kv, c.precision);
-  for (const auto* k : kernel::attend_list)
-    if (c.kernel == k->name && k->pack != PackFormat::none) format = k->pack;
+  const PackFormat format = choose_format(have, c.kv, c.precision, find_attend(c.kernel));
   for (int batch = 0; batch < c.b; ++batch) {
     problems.push_back(std::make_unique<AttendProblem>(c, batch));
     AttendProblem& p = *problems.back();
@@ -137,7 +135,7 @@ Result<Outcome> bench_strided(const Case& c, int asked) {
   AttendProblem problem(c, 0);
   PackFormat format = choose_format(have, c.kv, c.precision);
   for (const auto* k : kernel::strided_scores_list)
-    if (c.kernel == k->name && k->pack != PackFormat::none) format = k->pack;
+    if (c.kernel == k->name && k->pack != PackFormat::none) format = format_for(*k, c.kv);
   if (format == PackFormat::none) return unsupported("strided_scores reads packed keys, which need AVX2");
   (void)problem.args(have, format, *pool);
   const op::Attend::Args packed = problem.args(have, format, *pool);

@@ -72,7 +72,7 @@ std::vector<Finding> check_attend(const Case& c, ParallelFor& threads) {
     f.reason = missing_features(have, k->needs);
     for (int batch = 0; batch < c.b && f.reason.empty(); ++batch) {
       AttendProblem problem(c, batch);
-      op::Attend::Args a = problem.args(have, k->pack, threads);
+      op::Attend::Args a = problem.args(have, format_for(*k, c.kv), threads);
       if (const char* why = k->why_not ? k->why_not(a, threads.workers()) : nullptr) {
         f.reason = why;
         break;
@@ -146,7 +146,7 @@ std::vector<Finding> check_strided(const Case& c, ParallelFor& threads) {
     Finding f;
     f.kernel = k->name;
     f.reason = missing_features(have, k->needs);
-    const PackFormat format = k->pack != PackFormat::none ? k->pack : choose_format(have, c.kv, c.precision);
+    const PackFormat format = k->pack != PackFormat::none ? format_for(*k, c.kv) : choose_format(have, c.kv, c.precision);
     if (f.reason.empty() && format == PackFormat::none) f.reason = "reads packed keys, which need AVX2";
     if (f.reason.empty()) {
       const op::Attend::Args packed = problem.args(have, format, threads);

@@ -12,7 +12,7 @@
 #include "cli/common.h"
 #include "cli/text.h"
 #include "cli/verbs.h"
-#include "engine/pick.h"
+#include "engine/packed_tensor.h"
 #include "engine/registry.h"
 
 namespace lacuna::cli {
@@ -99,22 +99,9 @@ std::string head_dims(const kernel::Kernel<op::Attend>& k, Dtype kv, Precision p
     first = 0;
   };
   for (int d = 16; d <= 256; d += 8) {
-    op::Attend::Args a;
-    a.hq = a.hkv = 1;
-    a.dk = a.dv = d;
-    a.n_rows = rows;
-    a.n_cells = 1024;
-    a.kv = kv;
-    a.precision = precision;
-    a.runs.block_q = 64;
-    a.runs.n_rows = rows;
-    a.runs.n_cells = 1024;
-    a.packed_k = {nullptr, k.pack, 1, d, 1024};
-    a.packed_v = a.packed_k;
-    // What a session packs for this type and precision decides whether the kernel's form is there.
-    const bool packs = k.pack == PackFormat::none ||
-                       (k.pack == PackFormat::pair16_bf16 ? precision == Precision::fast
-                        : k.pack == PackFormat::lane16_f16 ? kv == Dtype::f16 : kv != Dtype::f16);
+    const op::Attend::Args a = plain_call(format_for(k, kv), kv, precision, rows, d);
+    // What a session packs for this precision decides whether the kernel's form is there.
+    const bool packs = k.pack != PackFormat::pair16_bf16 || precision == Precision::fast;
     if (packs && !(k.why_not && k.why_not(a, 2))) {
       if (!first) first = d;
       last = d;

@@ -138,6 +138,7 @@ int verb_explain(int argc, char** argv) {
   s.have = features_of(c);
   s.options.precision = c.precision;
   s.options.kernel = c.kernel;
+  s.forced = find_attend(c.kernel);
   s.own_pool = make_thread_pool(c.threads);
   s.parallel = s.own_pool.get();
   s.prompt_tokens = prompt_tokens;

@@ -53,7 +53,6 @@ void make_distribution(const float* logits, int n, Distribution& d) {
 struct Runner {
   std::string name;
   ContextPtr context;
-  bool announced = false;  // to the plug-in, just before the first micro-batch
   std::string error;       // not empty: fell out
   double kl = 0;           // sum over positions
   long long same = 0, positions = 0;
@@ -111,6 +110,8 @@ int kl(const RunOptions& o, const std::vector<std::string>& methods) {
     if (error.empty()) error = plugin.configure(plugin_text(o, methods[0]));
     if (error.empty()) model = load_model(o.model, plugin.devices(), error);
     if (interrupted()) return kInterrupted;
+    // Before the contexts are made: each takes over what was said last, and later words reach one only.
+    if (error.empty()) plugin.announce(llama_model_n_layer(model.get()), total);
   }
   for (const std::string& method : methods) {
     Runner r;
@@ -118,6 +119,7 @@ int kl(const RunOptions& o, const std::vector<std::string>& methods) {
     r.error = error;  // no plug-in: no method runs, each says why
     if (r.error.empty()) r.error = plugin.configure(plugin_text(o, method));
     if (r.error.empty()) r.context = make_context(model.get(), o, tokens, o.ubatch, o.ubatch, r.error);
+    if (r.error.empty()) warm_up(r.context.get());  // Lacuna counts from the second graph on
     runners.push_back(std::move(r));
   }
 
@@ -133,7 +135,6 @@ int kl(const RunOptions& o, const std::vector<std::string>& methods) {
       return bad_input(fmt::format("stock llama_decode failed at token {} (code {}): {}", at, code, last_log_errors()));
     for (Runner& r : runners) {
       if (!r.error.empty()) continue;
-      if (r.name != "floor" && !r.announced) plugin.announce(total), r.announced = true;
       if (const int code = decode(r.context.get(), here, count, at, first, stride))
         r.error = fmt::format("llama_decode failed at token {} (code {}): {}", at, code, last_log_errors());
     }

@@ -39,7 +39,7 @@ nlohmann::json Plugin::report() const {
 }
 
 void Plugin::reset_report() const { reset_(); }
-void Plugin::announce(long long prompt_tokens) const { announce_(prompt_tokens); }
+void Plugin::announce(int n_layers, long long prompt_tokens) const { announce_(n_layers, prompt_tokens); }
 
 std::vector<ggml_backend_dev_t> Plugin::devices() const {
   std::vector<ggml_backend_dev_t> out;

@@ -19,8 +19,9 @@ class Plugin {
   // What happened since the last reset; null when the plug-in gives none.
   nlohmann::json report() const;
   void reset_report() const;
-  // How long the prompt will be: some methods treat its end apart and see only micro-batches.
-  void announce(long long prompt_tokens) const;
+  // What some methods ask and a micro-batch does not tell: the number of layers, and how long the
+  // prompt will be. Reaches the context made last and those made from now on.
+  void announce(int n_layers, long long prompt_tokens) const;
   // The devices that take attention.
   std::vector<ggml_backend_dev_t> devices() const;
 
@@ -29,7 +30,7 @@ class Plugin {
   const char* (*configure_)(const char*) = nullptr;
   const char* (*report_)() = nullptr;
   void (*reset_)() = nullptr;
-  void (*announce_)(long long) = nullptr;
+  void (*announce_)(int, long long) = nullptr;
 };
 
 }  // namespace lacuna::cli

@@ -207,7 +207,7 @@ int run(RunOptions& o, const JsonSink& sink) {
   warm_up(context.get());
   if (!stock) {
     plugin.reset_report();
-    plugin.announce(static_cast<long long>(prompt.size()));
+    plugin.announce(llama_model_n_layer(model.get()), static_cast<long long>(prompt.size()));
   }
   Outcome out;
   error = answer(context.get(), o, prompt, !sink.on_stdout(), out);

@@ -7,11 +7,10 @@
 
 #include <fmt/format.h>
 
-#include "engine/pick.h"
-
 namespace lacuna {
 
-PackFormat choose_format(Features have, Dtype kv, Precision precision) {
+PackFormat choose_format(Features have, Dtype kv, Precision precision, const kernel::Kernel<op::Attend>* forced) {
+  if (forced && forced->pack != PackFormat::none) return format_for(*forced, kv);
   if (!(have & kAvx2)) return PackFormat::none;
   if (precision == Precision::fast && (have & kAvx512Bf16)) return PackFormat::pair16_bf16;
   return kv == Dtype::f16 ? PackFormat::lane16_f16 : PackFormat::lane16_f32;
@@ -49,13 +48,13 @@ void pack_cells(Features have, op::Pack::Args args, ParallelFor* parallel) {
 }
 
 PackedTensor::PackedTensor(Role role, Dtype dtype, std::int64_t cells, int heads, int dim, Precision precision,
-                           const std::string& machine)
+                           const std::string& machine, const std::string& kernel)
     : impl_(std::make_unique<Impl>()) {
   bool known = true;
   impl_->role = role;
   impl_->dtype = dtype;
   impl_->have = machine.empty() ? detect_features() : mask_features(detect_features(), machine.c_str(), &known);
-  impl_->view = {nullptr, choose_format(impl_->have, dtype, precision), heads, dim, cells};
+  impl_->view = {nullptr, choose_format(impl_->have, dtype, precision, find_attend(kernel)), heads, dim, cells};
   if (impl_->view.format == PackFormat::none) return;
   impl_->used_bytes = impl_->view.block_bytes() * static_cast<std::size_t>(tiles_of(cells) * heads);
   impl_->view.data = impl_->storage.grow(impl_->used_bytes);

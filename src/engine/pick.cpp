@@ -26,6 +26,27 @@ std::string describe(Features features) {
   return out.empty() ? "no AVX2" : out;
 }
 
+const kernel::Kernel<op::Attend>* find_attend(std::string_view name) {
+  for (const auto* k : kernel::attend_list)
+    if (name == k->name) return k;
+  return nullptr;
+}
+
+op::Attend::Args plain_call(PackFormat format, Dtype kv, Precision precision, int rows, int head_dim) {
+  op::Attend::Args a;
+  a.hq = a.hkv = 1;
+  a.dk = a.dv = head_dim;
+  a.n_rows = rows;
+  a.n_cells = 1024;
+  a.kv = kv;
+  a.precision = precision;
+  a.runs.block_q = 64;
+  a.runs.n_rows = rows;
+  a.runs.n_cells = 1024;
+  a.packed_k = a.packed_v = {nullptr, format, 1, head_dim, 1024};
+  return a;
+}
+
 std::string missing_features(Features have, Features needs) {
   const Features missing = needs & ~have;
   return missing ? fmt::format("needs {}", describe(missing)) : "";

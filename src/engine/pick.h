@@ -25,6 +25,11 @@ extern const KernelList<op::StridedScores> strided_scores_list;
 
 std::string describe(Features features);
 
+// A kernel of op attend by name; null if there is none.
+const kernel::Kernel<op::Attend>* find_attend(std::string_view name);
+// A causal call of `rows` rows with nothing special, to ask kernels about and never to run.
+op::Attend::Args plain_call(PackFormat format, Dtype kv, Precision precision, int rows, int head_dim);
+
 struct Refusal {
   std::string kernel, reason;
 };

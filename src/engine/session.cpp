@@ -38,12 +38,7 @@ Result<std::unique_ptr<Session>> Session::open(const Options& options) {
     if (!known)
       return unknown_name(fmt::format("machine '{}': need avx2, avx512, avx512bf16 or amx", options.machine));
   }
-  if (!options.kernel.empty()) {
-    std::vector<std::string> names;
-    for (const auto* k : kernel::attend_list) names.emplace_back(k->name);
-    if (std::find(names.begin(), names.end(), options.kernel) == names.end())
-      return unknown_name(fmt::format("kernel '{}': need one of {}", options.kernel, fmt::join(names, ", ")));
-  }
+  LACUNA_CHECK(s.force(options.kernel));
   if (options.parallel) {
     s.parallel = options.parallel;
   } else {
@@ -52,6 +47,27 @@ Result<std::unique_ptr<Session>> Session::open(const Options& options) {
   }
   s.rng = Rng(options.seed);
   return session;
+}
+
+// A forced kernel must take whatever the session may be asked: what it refuses of a plain prompt it
+// refuses now, and not in the middle of a model.
+Status Session::Impl::force(const std::string& name) {
+  if (name.empty()) return {};
+  forced = find_attend(name);
+  if (!forced) {
+    std::vector<std::string> names;
+    for (const auto* k : kernel::attend_list) names.emplace_back(k->name);
+    return unknown_name(fmt::format("kernel '{}': need one of {}", name, fmt::join(names, ", ")));
+  }
+  if (const std::string missing = missing_features(have, forced->needs); !missing.empty())
+    return unsupported(fmt::format("kernel '{}' {}; there is {}", name, missing, describe(have)));
+  if (forced->pack == PackFormat::pair16_bf16 && options.precision == Precision::high)
+    return unsupported(fmt::format("kernel '{}' rounds to bf16: need precision=fast, or another kernel", name));
+  constexpr int kManyRows = 64, kHeadDim = 64;
+  const auto prompt = plain_call(format_for(*forced, Dtype::f16), Dtype::f16, options.precision, kManyRows, kHeadDim);
+  if (const char* why = forced->why_not ? forced->why_not(prompt, 1) : nullptr)
+    return unsupported(fmt::format("kernel '{}' does not take a prompt ({}): need another one, or none", name, why));
+  return {};
 }
 
 void Session::new_graph() {
@@ -191,7 +207,7 @@ op::Attend::Args Session::Impl::base_args(const AttendCall& c, const MaskEntry& 
 // The host's packed copy if it fits this session's kernels, else a copy made for this call.
 PackedView Session::Impl::packed(const AttendCall& c, const PackedTensor* kept, const Tensor& raw, op::Pack::Role role,
                                  Buffer& own) {
-  const PackFormat format = choose_format(have, raw.dtype, options.precision);
+  const PackFormat format = choose_format(have, raw.dtype, options.precision, forced);
   if (format == PackFormat::none) return {};
   if (kept && kept->impl_->view.format == format && kept->impl_->view.heads == raw.heads() &&
       kept->impl_->view.dim == raw.dim() && kept->impl_->view.cells >= c.k.tokens())
@@ -386,27 +402,31 @@ Status Session::Impl::attend_segment(const AttendCall& c, const MaskEntry& mask,
   return {};
 }
 
+// The rows of a segment that are audited, drawn alike whether something was left out or not: the mean
+// is over the run. In decode, a row is a whole step, so only every kDecodeAuditEvery-th is audited.
+Session::Impl::RowRange Session::Impl::audited_rows(const Segment& s) {
+  if (options.audit == Audit::full || s.rows() == 0) return {0, s.rows()};
+  if (s.rows() == 1) return {0, rng.below(kDecodeAuditEvery) == 0 ? 1 : 0};
+  const auto row = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(s.rows())));
+  return {row, row + 1};
+}
+
+// Nothing was left out: these rows lost nothing, and count as such.
 void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args& args) {
-  // Nothing was left out: these rows lost nothing, and count as such at the rate of the others.
-  const std::int32_t n = options.audit == Audit::full ? args.n_rows : 1;
-  for (std::int32_t i = 0; i < n; ++i) {
-    const auto row = options.audit == Audit::full ? i : static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(args.n_rows)));
-    if (mask.visible.visible_keys(row) >= kMinAuditedKeys)
-      for (int h = 0; h < args.hq; ++h) phase->loss.add(0.0);
+  for (const Segment& s : mask.visible.segments()) {
+    const auto [begin, end] = audited_rows(s);
+    for (std::int32_t i = begin; i < end; ++i)
+      if (mask.visible.visible_keys(s.row_begin + i) >= kMinAuditedKeys)
+        for (int h = 0; h < args.hq; ++h) phase->loss.add(0.0);
   }
 }
 
 // Exact attention for some rows of the segment beside the sparse one that args describes (its out
-// and lse are done). In decode, a row is a whole step, so only every kDecodeAuditEvery-th is audited.
-// all_kept: the plan left nothing out, and what the two log-sums differ by is rounding.
+// and lse are done). all_kept: the plan left nothing out, and what the two log-sums differ by is rounding.
 Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept) {
   const Timed timed(*this, Verb::account);
-  if (options.audit == Audit::sample && s.rows() == 1 && rng.below(kDecodeAuditEvery) != 0) return {};
-  std::int32_t begin = 0, end = s.rows();
-  if (options.audit == Audit::sample) {
-    begin = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(s.rows())));
-    end = begin + 1;
-  }
+  const auto [begin, end] = audited_rows(s);
+  if (begin == end) return {};
   if (mask.visible.visible_keys(s.row_begin + end - 1) < kMinAuditedKeys) return {};
   lower_dense(mask.visible, s.row_begin + begin, s.row_begin + end, kBlockQ, audit_runs);
   op::Attend::Args exact = rows_of(args, begin, end);

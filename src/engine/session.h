@@ -38,6 +38,7 @@ struct Session::Impl final : Context {
     std::int64_t error_rows = 0;
   };
 
+  Status force(const std::string& kernel);
   Status attend(const AttendCall& c);
   MaskEntry& mask_entry(const AttendCall& c);
   op::Attend::Args base_args(const AttendCall& c, const MaskEntry& mask);
@@ -48,6 +49,10 @@ struct Session::Impl final : Context {
   Status attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
                         const op::Attend::Args& whole);
   Status execute(const op::Attend::Args& args);
+  struct RowRange {
+    std::int32_t begin, end;
+  };
+  RowRange audited_rows(const Segment& s);
   void audit_lossless(const MaskEntry& mask, const op::Attend::Args& args);
   Status audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept);
   double kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const;
@@ -62,6 +67,7 @@ struct Session::Impl final : Context {
   std::unique_ptr<Method> method;
   std::string spec, note;
   Features have = 0;
+  const kernel::Kernel<op::Attend>* forced = nullptr;
   std::unique_ptr<ParallelFor> own_pool;
   ParallelFor* parallel = nullptr;
   int n_layers = 0;

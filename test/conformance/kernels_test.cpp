@@ -110,7 +110,6 @@ std::vector<AttendSpec> attend_specs() {
 }
 
 using test::allowed_error;
-using test::format_for;
 
 bool takes(const AttendKernel& k, AttendCase& c, Precision precision, int workers = 1) {
   AttendResult r;

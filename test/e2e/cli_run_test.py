@@ -195,6 +195,17 @@ class WithPlugin(Runs):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("q8_0", done.stderr)
 
+    def test_kl_knows_no_order(self):
+        # Every context knows where the prompt ends, whichever was made last.
+        methods = ["trianglemix:layer_start=0:sink=4:window=64:last_rows=64", "streamingllm:sink=4:window=128"]
+        found = []
+        for order in (methods, methods[::-1]):
+            done = lacuna("kl", "-m", MODEL, "-p", TEXT, "--no-chat", "-ub", 256, "--methods", ",".join(order))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            found.append({m["method"]: m["kl_mean"] for m in json.loads(done.stdout)["methods"]})
+        self.assertEqual(found[0], found[1])
+        self.assertGreater(min(found[0].values()), 0)
+
     def test_compare(self):
         with tempfile.NamedTemporaryFile("w") as f, tempfile.NamedTemporaryFile() as report:
             f.write(TEXT)

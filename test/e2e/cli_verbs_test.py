@@ -171,6 +171,15 @@ class Json(unittest.TestCase):
         # The line of the answer is a case that makes the same line.
         self.assertEqual(self.document("check", case["case"], "--json")["cases"][0]["case"], case["case"])
 
+    def test_forced_kernel_of_any_cache(self):
+        for kernel in ("cpu.avx2", "cpu.ref"):
+            for kv in ("f16", "bf16", "f32"):
+                line = f"{SMALL} kv={kv} kernel={kernel}"
+                if kernel == "cpu.avx2" and "AVX2" not in self.document("doctor", "--json", code=run("doctor", "--json")[0])["features"].split():
+                    self.skipTest("no AVX2")
+                self.assertTrue(self.document("check", line, "--json")["cases"][0]["ok"])
+                self.assertEqual(self.document("bench", line, "-r", "3", "--json")["cases"][0]["kernel"], kernel)
+
     def test_bench(self):
         line = "attend layout=block keep=0.3 block=32 hq=4 hkv=2 nq=64 nkv=640 d=64 threads=1"
         case = self.document("bench", line, "-r", "3", "--json")["cases"][0]

@@ -20,7 +20,7 @@
 #include "base/buffer.h"
 #include "base/half.h"
 #include "base/rng.h"
-#include "engine/pick.h"
+#include "engine/packed_tensor.h"
 #include "kernel/kernel.h"
 #include "op/attend.h"
 #include "op/attend_ref.h"
@@ -367,12 +367,6 @@ class AttendCase {
   std::vector<std::uint16_t> bias_;
   Buffer packed_k_, packed_v_;
 };
-
-// The packed form in which kernel k reads a cache of type kv: a lane16 kernel reads both of its forms,
-// and only f16 keeps its bits in the narrow one.
-inline PackFormat format_for(const kernel::Kernel<op::Attend>& k, Dtype kv) {
-  return k.pack == PackFormat::lane16_f16 && kv != Dtype::f16 ? PackFormat::lane16_f32 : k.pack;
-}
 
 inline AttendResult run_attend(const kernel::Kernel<op::Attend>& k, AttendCase& c, Precision precision, ParallelFor& parallel,
                                Workspace& space) {

@@ -6,6 +6,7 @@
 
 #include "base/half.h"
 #include "base/rng.h"
+#include "engine/packed_tensor.h"
 #include "lacuna/lacuna.h"
 
 namespace lacuna {
@@ -51,6 +52,152 @@ TEST(Session, DenseCausalEqualsTheFormula) {
       }
       for (int d = 0; d < kD; ++d) EXPECT_NEAR(out[(h * kN + i) * kD + d], acc[d] / l, 1e-4);
     }
+}
+
+// A causal call on random tensors; the cache is of any type.
+struct Call {
+  static constexpr int kHq = 4, kHkv = 2, kD = 64;
+  std::vector<float> q, out;
+  std::vector<unsigned char> k, v;
+  AttendCall c;
+  Call(int rows, int cells, Dtype kv) {
+    Rng rng(static_cast<std::uint64_t>(rows * 1000 + cells));
+    q.resize(static_cast<std::size_t>(kHq * rows * kD));
+    out.assign(q.size(), NAN);
+    for (float& x : q) x = static_cast<float>(rng.normal());
+    const auto n = static_cast<std::size_t>(kHkv * cells * kD);
+    for (auto* t : {&k, &v}) {
+      t->resize(n * size_of(kv));
+      for (std::size_t i = 0; i < n; ++i) {
+        const auto x = static_cast<float>(rng.normal());
+        if (kv == Dtype::f32) reinterpret_cast<float*>(t->data())[i] = x;
+        else reinterpret_cast<std::uint16_t*>(t->data())[i] = kv == Dtype::f16 ? float_to_half(x) : float_to_bf16(x);
+      }
+    }
+    c.q = token_major(q.data(), Dtype::f32, 1, kHq, rows, kD);
+    c.k = token_major(k.data(), kv, 1, kHkv, cells, kD);
+    c.v = token_major(v.data(), kv, 1, kHkv, cells, kD);
+    c.out = token_major(out.data(), Dtype::f32, 1, kHq, rows, kD);
+  }
+  // Attends with the named kernel, by copies that a host kept if `kept`.
+  Status run(const std::string& kernel, bool kept, std::string* ran = nullptr) {
+    Options o;
+    o.kernel = kernel;
+    auto s = Session::open(o);
+    if (!s.ok()) return s.error();
+    PackedTensor pk(PackedTensor::Role::key, c.k.dtype, c.k.tokens(), kHkv, kD, o.precision, o.machine, o.kernel);
+    PackedTensor pv(PackedTensor::Role::value, c.k.dtype, c.k.tokens(), kHkv, kD, o.precision, o.machine, o.kernel);
+    if (kept) {
+      pk.write(c.k, 0, c.k.tokens());
+      pv.write(c.v, 0, c.v.tokens());
+      c.packed_k = &pk;
+      c.packed_v = &pv;
+    }
+    const Status done = s.value()->attend(c);
+    c.packed_k = c.packed_v = nullptr;
+    if (ran) *ran = s.value()->report().kernel;
+    return done;
+  }
+};
+
+// Whatever this machine runs by itself: K and V are packed as the forced kernel reads them.
+TEST(Session, AForcedKernelRunsOrIsRefusedWhenOpened) {
+  int ran = 0;
+  for (const auto* k : kernel::attend_list) {
+    Options o;
+    o.kernel = k->name;
+    auto s = Session::open(o);
+    if (!s.ok()) {
+      EXPECT_NE(s.error().what.find(k->name), std::string::npos) << s.error().what;
+      const bool few = std::string_view(k->name).ends_with(".decode");
+      EXPECT_TRUE(few || !missing_features(detect_features(), k->needs).empty()) << s.error().what;
+      continue;
+    }
+    for (const Dtype kv : {Dtype::f16, Dtype::bf16, Dtype::f32})
+      for (const int rows : {1, 5, 70}) {
+        Call call(rows, 100, kv), want(rows, 100, kv);
+        std::string name;
+        const auto done = call.run(k->name, rows != 5, &name);
+        ASSERT_TRUE(done.ok()) << k->name << ": " << done.error().what;
+        EXPECT_EQ(name, k->name);
+        ASSERT_TRUE(want.run("cpu.ref", false).ok());
+        for (std::size_t i = 0; i < want.out.size(); ++i) ASSERT_NEAR(call.out[i], want.out[i], 0.02) << k->name;
+        ++ran;
+      }
+  }
+  EXPECT_GE(ran, 9);
+}
+
+// The same where this machine cannot run it.
+TEST(Session, TheForcedKernelChoosesTheForm) {
+  constexpr Features kAll = kAvx2 | kAvx512 | kAvx512Bf16 | kAmxBf16;
+  EXPECT_EQ(choose_format(kAll, Dtype::f16, Precision::fast), PackFormat::pair16_bf16);
+  for (const char* name : {"cpu.avx2", "cpu.avx512", "cpu.avx512.decode"}) {
+    EXPECT_EQ(choose_format(kAll, Dtype::f16, Precision::fast, find_attend(name)), PackFormat::lane16_f16);
+    EXPECT_EQ(choose_format(kAll, Dtype::bf16, Precision::fast, find_attend(name)), PackFormat::lane16_f32);
+    EXPECT_EQ(choose_format(kAll, Dtype::f32, Precision::fast, find_attend(name)), PackFormat::lane16_f32);
+  }
+  EXPECT_EQ(choose_format(kAvx2, Dtype::f32, Precision::fast, find_attend("cpu.amx.emulated")), PackFormat::pair16_bf16);
+  EXPECT_EQ(choose_format(kAll, Dtype::f16, Precision::fast, find_attend("cpu.ref")), PackFormat::pair16_bf16);
+}
+
+TEST(Session, ADecodeKernelIsRefusedWithItsReason) {
+  if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2";
+  Options o;
+  o.kernel = "cpu.avx2.decode";
+  auto s = Session::open(o);
+  ASSERT_FALSE(s.ok());
+  EXPECT_NE(s.error().what.find("more than 8 rows"), std::string::npos) << s.error().what;
+}
+
+LossStats lost_in_decode(Audit audit, int repeats) {
+  // 280 keys fit the window: those calls leave nothing out. Of 600, more than half are left out.
+  Call all(1, 280, Dtype::f16), some(1, 600, Dtype::f16);
+  Options o;
+  o.method = "streamingllm:sink=4:window=290";
+  o.audit = audit;
+  o.threads = 1;
+  auto s = Session::open(o);
+  for (int i = 0; i < repeats; ++i)
+    for (Call* call : {&all, &some}) EXPECT_TRUE(s.value()->attend(call->c).ok());
+  const Report r = s.value()->report();
+  EXPECT_EQ(r.prefill.calls, 0);
+  EXPECT_LT(r.decode.density(), 0.9);
+  return r.decode.lost;
+}
+
+TEST(SessionAudit, SampledDecodeHasTheMeanOfTheWholeRun) {
+  if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2: nothing is left out";
+  const LossStats full = lost_in_decode(Audit::full, 1), sample = lost_in_decode(Audit::sample, 6400);
+  EXPECT_EQ(full.rows, 2 * Call::kHq);
+  EXPECT_GT(full.mean, 0.1);
+  // 200 audited steps of 12800, half of them lossless.
+  EXPECT_NEAR(static_cast<double>(sample.rows), 200.0 * Call::kHq, 60.0 * Call::kHq);
+  EXPECT_NEAR(sample.mean, full.mean, 0.25 * full.mean);
+}
+
+// Two sequences side by side in one cache: the last rows of both in one call.
+TEST(SessionAudit, DrawsAlikeWithAndWithoutSomethingLeftOut) {
+  if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2: nothing is left out";
+  constexpr int kRows = 40, kCells = 600;
+  Call call(2 * kRows, 2 * kCells, Dtype::f16);
+  std::vector<std::uint16_t> mask(std::size_t{2 * kRows} * 2 * kCells, 0xfc00);  // -infinity
+  std::vector<std::int32_t> row_cell(2 * kRows);
+  for (int i = 0; i < 2 * kRows; ++i) {
+    const int first = i / kRows * kCells, own = first + kCells - kRows + i % kRows;
+    for (int c = first; c <= own; ++c) mask[static_cast<std::size_t>(i * 2 * kCells + c)] = 0;
+    row_cell[static_cast<std::size_t>(i)] = own;
+  }
+  call.c.mask = {mask.data(), 2 * kCells, row_cell.data(), nullptr};
+  for (const char* method : {"dense", "streamingllm:sink=4:window=64"}) {
+    Options o;
+    o.method = method;
+    o.audit = Audit::sample;
+    o.threads = 1;
+    auto s = Session::open(o);
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(s.value()->attend(call.c).ok());
+    EXPECT_EQ(s.value()->report().prefill.lost.rows, 3 * 2 * Call::kHq) << method;  // a row of each sequence
+  }
 }
 
 }  // namespace

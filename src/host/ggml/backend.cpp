@@ -70,7 +70,8 @@ Instance::~Instance() {
   if (cpu_) api().backend_free(cpu_);
 }
 
-void Instance::announce(std::int64_t prompt_tokens) {
+void Instance::announce(int n_layers, std::int64_t prompt_tokens) {
+  n_layers_ = n_layers;
   prompt_tokens_ = prompt_tokens;
   session_->announce(n_layers_, prompt_tokens_);
 }
@@ -283,7 +284,8 @@ const PackedTensor* Instance::side_copy(CacheTensor* cache, const lacuna::Tensor
   if (!s.packed) {
     s.heads = heads;
     s.dim = dim;
-    s.packed = std::make_unique<PackedTensor>(role, raw.dtype, cache->cells, heads, dim, config_.options.precision, config_.options.machine);
+    s.packed = std::make_unique<PackedTensor>(role, raw.dtype, cache->cells, heads, dim, config_.options.precision,
+                                              config_.options.machine, config_.options.kernel);
   } else if (s.heads != heads || s.dim != dim) {
     return nullptr;  // two layers look at one cache in different shapes
   }
@@ -299,10 +301,13 @@ const PackedTensor* Instance::side_copy(CacheTensor* cache, const lacuna::Tensor
 lacuna::Status Instance::attend(const Tensor& op) {
   CacheTensor *k = cache_of(*op.src[1]), *v = cache_of(*op.src[2]);
   const int layer = layer_of(whole_of(*op.src[1]).name);
-  if (layer >= n_layers_) {
-    n_layers_ = layer + 1;
+  // Layers come in order: a smaller number begins the next graph, and the last one was seen whole.
+  if (layer <= last_layer_ && layers_seen_ > n_layers_) {
+    n_layers_ = layers_seen_;
     session_->announce(n_layers_, prompt_tokens_);
   }
+  last_layer_ = layer;
+  layers_seen_ = std::max(layers_seen_, layer + 1);
   if (k) event(*k, &CacheTensor::was_attended);
   else begin_graph();  // no cache tells graphs apart: look at every mask anew
   if (const Tensor* mask = op.src[3]) {

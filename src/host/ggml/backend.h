@@ -23,7 +23,7 @@ class Instance {
 
   int compute(Graph* graph);
   void set_threads(int n) { threads_.set_workers(n); n_threads_ = n; }
-  void announce(std::int64_t prompt_tokens);
+  void announce(int n_layers, std::int64_t prompt_tokens);  // 0, -1: unknown
   void reset_report();
   std::string report_json() const { return session_->report_json(); }
   std::string summary() const;  // one line: density, lost mass, attention seconds
@@ -59,7 +59,8 @@ class Instance {
 
   std::int64_t graphs_ = 0;
   bool counted_ = true;
-  int n_layers_ = 0;
+  // The number of layers is unknown (0) until somebody says it or a graph was seen to its end.
+  int n_layers_ = 0, layers_seen_ = 0, last_layer_ = -1;
   std::int64_t prompt_tokens_ = -1;
 };
 

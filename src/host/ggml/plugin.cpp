@@ -29,7 +29,8 @@ struct Plugin {
   Instance* latest = nullptr;
   std::string last_report;   // of the instance that ended last
   std::map<std::string, std::int64_t> declined;
-  std::int64_t announced = -1;
+  int announced_layers = 0;
+  std::int64_t announced_tokens = -1;
   Device device{};
   Registry registry{};
 };
@@ -91,7 +92,7 @@ Backend* init_backend(Device* device, const char*) {
   const std::lock_guard lock(p.mutex);
   auto x = Instance::open(p.config, p.own_buffers);
   if (!x) return nullptr;
-  if (p.announced >= 0) x->announce(p.announced);
+  x->announce(p.announced_layers, p.announced_tokens);
   auto* b = new Backend{};
   b->guid = &guid;
   b->device = device;
@@ -189,11 +190,12 @@ void reset_report() {
   if (p.latest) p.latest->reset_report();
 }
 
-void announce(long long prompt_tokens) {
+void announce(int n_layers, long long prompt_tokens) {
   Plugin& p = plugin();
   const std::lock_guard lock(p.mutex);
-  p.announced = prompt_tokens;
-  if (p.latest) p.latest->announce(prompt_tokens);
+  p.announced_layers = n_layers;
+  p.announced_tokens = prompt_tokens;
+  if (p.latest) p.latest->announce(n_layers, prompt_tokens);
 }
 
 void* get_proc_address(Registry*, const char* name) {
