@@ -58,7 +58,7 @@ class Instance {
   std::vector<float> slopes_;
 
   std::int64_t graphs_ = 0;
-  bool counted_ = true;
+  bool counted_ = true, told_unfit_ = false;
   int n_layers_ = 0;
   std::int64_t prompt_tokens_ = -1;
 };
