@@ -20,6 +20,7 @@
 #include "lacuna/parallel.h"
 #include "lacuna/report.h"
 #include "lacuna/result.h"
+#include "lacuna/rope.h"
 #include "lacuna/tensor.h"
 
 namespace lacuna {
@@ -89,6 +90,7 @@ struct AttendCall {
   const float* slopes = nullptr;  // [Hq] factor of the mask's finite values (ALiBi); null = 1
   const PackedTensor* packed_k = nullptr;  // side copies kept by the host, or null: packed per call
   const PackedTensor* packed_v = nullptr;
+  Rope rope;                      // how q and k are rotated, if known: a profile is held against it
   bool counted = true;            // false: a warm-up; the report ignores it
 };
 
@@ -105,6 +107,10 @@ class Session {
   void new_graph();
   // How many layers the model has and how long the prompt will be, for methods that ask; -1 unknown.
   void announce(int n_layers, std::int64_t prompt_tokens);
+
+  // Why this session leaves nothing out any more: a profile of its method is of another model than the
+  // calls. Empty: none is, as far as the calls so far show.
+  const std::string& unfit() const;
 
   // Bytes of side data that the session holds itself (scratch, per-call packing).
   std::size_t own_bytes() const;

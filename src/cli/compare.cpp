@@ -151,7 +151,8 @@ int verb_compare(int argc, char** argv) {
   if (o.file == "-") return bad_input("-f -: compare reads the text once per run; give it as a file");
   std::vector<std::string> methods = {"stock", "dense"};
   for (const std::string& spec : split_methods(list)) {
-    if (const std::string why = check_method(spec); !why.empty()) return bad_input(why);
+    for (const std::string& why : {check_method(spec), check_profiles(spec, o.model)})
+      if (!why.empty()) return bad_input(why);
     if (std::find(methods.begin(), methods.end(), spec) == methods.end()) methods.push_back(spec);
   }
   return compare(o, methods, rounds, !no_kl, sink);

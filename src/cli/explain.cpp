@@ -163,6 +163,8 @@ int verb_explain(int argc, char** argv) {
   call.k = token_major(k.data(), c.kv, 1, c.hkv, c.nkv, c.d);
   call.v = token_major(v.data(), c.kv, 1, c.hkv, c.nkv, c.value_dim());
   call.out = token_major(out.data(), Dtype::f32, 1, c.hq, c.nq, c.value_dim());
+  s.check_profiles(call);
+  if (!s.unfit.empty()) return bad_input(s.unfit);
   auto& mask = s.mask_entry(call);
   op::Attend::Args args = s.base_args(call, mask);
   const Segment& segment = mask.visible.segments().front();

@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -75,7 +76,9 @@ std::string last_log_errors() {
   return one_line(fmt::format("{}", fmt::join(log.errors, "; ")), 400);
 }
 
-std::string load_backends() {
+namespace {
+
+std::string load_backends_anew() {
   // A stock run must be stock, whatever the environment asks of llama.cpp's own tools.
   if (const char* extra = std::getenv("GGML_BACKEND_PATH"); extra && std::strstr(extra, "lacuna-ggml"))
     unsetenv("GGML_BACKEND_PATH");
@@ -96,6 +99,13 @@ std::string load_backends() {
   }
   if (ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) return "";  // a static build has it without loading
   return "llama.cpp's CPU backend (libggml-cpu*.so) was not found; set LLAMA_DIR to its folder, or run 'make llama build'";
+}
+
+}  // namespace
+
+std::string load_backends() {
+  static const std::string once = load_backends_anew();  // a second time would register them twice
+  return once;
 }
 
 std::string host_version() {
@@ -129,6 +139,62 @@ ModelPtr load_model(const std::string& path, std::vector<ggml_backend_dev_t> dev
   if (!model && !interrupted())
     error = fmt::format("{}: cut off, damaged, or of a kind llama.cpp does not know; fetch it anew ({})", path, last_log_errors());
   return model;
+}
+
+ModelFacts facts_of(const llama_model* model) {
+  const auto text = [model](const std::string& key) {
+    char buffer[256];
+    const int n = llama_model_meta_val_str(model, key.c_str(), buffer, sizeof buffer);
+    return n < 0 ? std::string() : std::string(buffer, std::min<std::size_t>(static_cast<std::size_t>(n), sizeof buffer - 1));
+  };
+  const std::string arch = text("general.architecture") + ".";
+  const auto number = [&](const char* key) {
+    const std::string value = text(arch + key);
+    char* end = nullptr;
+    const double x = std::strtod(value.c_str(), &end);  // "[9, 9, ...]", one per layer, is no number
+    return !value.empty() && *end == '\0' && x > 0 && x < 1e12 ? x : 0.0;
+  };
+  const auto figure = [&](const char* key) { return static_cast<int>(std::min(number(key), 1e9)); };
+  ModelFacts f;
+  f.name = one_line(text("general.name"), 200);
+  f.n_layers = figure("block_count");
+  f.hq = figure("attention.head_count");
+  f.hkv = figure("attention.head_count_kv");
+  f.dk = figure("attention.key_length");
+  f.dv = figure("attention.value_length");
+  if (f.hq > 0 && f.dk == 0) f.dk = figure("embedding_length") / f.hq;
+  if (f.hq > 0 && f.dv == 0) f.dv = figure("embedding_length") / f.hq;
+  f.rope.base = number("rope.freq_base");
+  switch (llama_model_rope_type(model)) {
+    case LLAMA_ROPE_TYPE_NONE: f.rope.layout = RopeLayout::none; break;
+    case LLAMA_ROPE_TYPE_NORM: f.rope.layout = RopeLayout::interleaved; break;
+    case LLAMA_ROPE_TYPE_NEOX:
+    case LLAMA_ROPE_TYPE_MROPE:
+    case LLAMA_ROPE_TYPE_IMROPE: f.rope.layout = RopeLayout::half_split; break;
+    default: break;
+  }
+  return f;
+}
+
+std::string check_profiles(const std::string& spec, const std::string& model_path) {
+  if (spec == "stock") return "";
+  const auto method = make_method(spec);
+  if (!method.ok()) return method.error().what;
+  const auto chain = chain_of(*method.value());
+  if (std::none_of(chain.begin(), chain.end(), [](const Method* m) { return m->calibrated_for(); })) return "";
+  keep_log(false);
+  if (!load_backends().empty()) return "";
+  llama_model_params p = llama_model_default_params();
+  ggml_backend_dev_t none = nullptr;
+  p.devices = &none;
+  p.vocab_only = true;  // the head of the file: no weights
+  const ModelPtr model(llama_model_load_from_file(model_path.c_str(), p));
+  if (!model) return "";
+  for (const Method* m : chain)
+    if (m->calibrated_for())
+      if (const Status fits = check_model(*m->calibrated_for(), facts_of(model.get())); !fits.ok())
+        return fmt::format("{}.profile: {}", m->card().slug, fits.error().what);
+  return "";
 }
 
 ContextPtr make_context(llama_model* model, const RunOptions& o, int tokens, int batch, int ubatch, std::string& error) {

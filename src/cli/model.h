@@ -10,6 +10,7 @@
 #include <llama.h>
 
 #include "cli/run_options.h"
+#include "engine/registry.h"
 
 namespace lacuna::cli {
 
@@ -36,6 +37,9 @@ std::string host_version();
 // `devices` beside the CPU that may hold the model (none: the CPU alone). Null, with `error`: the
 // file cannot be read, is no GGUF, is cut off, or is of a kind llama.cpp does not know.
 ModelPtr load_model(const std::string& path, std::vector<ggml_backend_dev_t> devices, std::string& error);
+// What the model's file says of itself; 0, "" or unknown where it says nothing, or differs by layer.
+ModelFacts facts_of(const llama_model* model);
+
 // `tokens`: what the context holds. `batch`: tokens of a call. Flash attention is on: only then is
 // there one attention operation that Lacuna can take.
 ContextPtr make_context(llama_model* model, const RunOptions& o, int tokens, int batch, int ubatch, std::string& error);

@@ -231,7 +231,7 @@ int verb_run(int argc, char** argv) {
   add_run_options(app, o);
   sink.add_option(app);
   if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
-  for (const std::string& why : {check_run_options(o), check_method(o.method), sink.check()})
+  for (const std::string& why : {check_run_options(o), check_method(o.method), sink.check(), check_profiles(o.method, o.model)})
     if (!why.empty()) return bad_input(why);
   return run(o, sink);
 }

@@ -30,6 +30,9 @@ void add_run_options(CLI::App& app, RunOptions& options);
 std::string check_run_options(RunOptions& options);
 // "" or why `spec` names no method ("stock" does); the text names the nearest one.
 std::string check_method(const std::string& spec);
+// "" or why a profile that `spec` names is of another model than the file's. A file that cannot be read,
+// or a build without llama.cpp, finds nothing: others complain, or the session will.
+std::string check_profiles(const std::string& spec, const std::string& model_path);
 // The options as arguments for a child process, all but the method.
 std::vector<std::string> to_arguments(const RunOptions& options);
 // The text that configures the plug-in: "SPEC key=value ...".

@@ -123,6 +123,8 @@ int verb_serve(int argc, char** argv) {
     unsetenv("GGML_BACKEND_PATH");
     return become(server, o.rest);
   }
+  const std::string model = value_of(o.rest, {"-m", "--model"});
+  if (const std::string wrong = model.empty() ? "" : check_profiles(o.method, model); !wrong.empty()) return bad_input(wrong);
   const std::string plugin = (fs::path(own_path()).parent_path() / "liblacuna-ggml.so").lexically_normal().string();
   std::error_code bad;
   if (!fs::exists(plugin, bad)) return bad_input(fmt::format("{}: the plug-in is not there; 'make build' makes it", plugin));

@@ -57,7 +57,7 @@ int verb_show(int argc, char** argv) {
   app.add_option("SLUG", spec, "a method, or a whole spec: xattention:stride=16")->required();
   json.add_option(app);
   if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
-  auto made = make_method(spec, {.lone_wrapper = true});
+  auto made = make_method(spec, {.lone_wrapper = true, .profiles = false});
   if (!made.ok()) return bad_input(made.error().what);
   const auto chain = chain_of(*made.value());
   if (json.wanted()) {

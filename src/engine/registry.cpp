@@ -178,8 +178,29 @@ Result<const MethodEntry*> find_entry(const SpecPart& part, bool wrapper, const 
                                   part.slug.find_first_of("/.") == std::string::npos ? "" : fmt::format("; {}", kNoSuchValues)));
 }
 
+// Reads the file of the method's own parameter `profile`, if it has one that is set.
+Status use_profile(Method& method) {
+  const std::string_view slug = method.card().slug;
+  std::string path;
+  for (const auto& p : describe_params(method))
+    if (p.name == "profile") path = p.value;
+  const std::string make = fmt::format("'lacuna calibrate {} -m MODEL -f TEXT -o FILE' makes one", slug);
+  if (path.empty()) {
+    if (!method.card().needs_profile) return {};
+    return bad_argument(fmt::format("{} needs a profile of the model: {}, then {}:profile=FILE", slug, make, slug));
+  }
+  const auto profile = read_profile(path);
+  if (!profile.ok()) return bad_file(fmt::format("{}.profile: {}", slug, profile.error().what));
+  if (profile.value().slug != slug)
+    return bad_file(fmt::format("{}.profile: {}: slug: got '{}', need '{}'; {}", slug, path, profile.value().slug, slug, make));
+  if (const Status used = method.use(profile.value()); !used.ok())
+    return bad_file(fmt::format("{}.profile: {}: {}", slug, path, used.error().what));
+  method.set_calibrated_for(profile.value().model);
+  return {};
+}
+
 // One part of a spec, its parameters set and checked.
-Result<std::unique_ptr<Method>> make_part(const MethodEntry& entry, const SpecPart& part) {
+Result<std::unique_ptr<Method>> make_part(const MethodEntry& entry, const SpecPart& part, bool profiles) {
   std::unique_ptr<Method> method = entry.make();
   for (const auto& [key, value] : part.values)  // presets first: single values override them
     if (key == "preset") LACUNA_CHECK(method->preset(value));
@@ -197,6 +218,7 @@ Result<std::unique_ptr<Method>> make_part(const MethodEntry& entry, const SpecPa
     if (!setter.error.empty()) return bad_argument(setter.error);
   }
   LACUNA_CHECK(method->check());
+  if (profiles) LACUNA_CHECK(use_profile(*method));
   return method;
 }
 
@@ -215,7 +237,7 @@ Result<std::unique_ptr<Method>> make_method(std::string_view spec, const MakeOpt
     if (!wraps && method)
       return unsupported(fmt::format("{} cannot wrap {}: it is a method of its own, not a wrapper; a comma separates methods",
                                      part.slug, method->card().slug));
-    auto made = make_part(*entry.value(), part);
+    auto made = make_part(*entry.value(), part, options.profiles);
     if (!made.ok()) return made.error();
     if (method) {
       auto& wrapper = static_cast<Wrapper&>(*made.value());

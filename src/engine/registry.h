@@ -12,6 +12,7 @@
 
 #include "lacuna/result.h"
 #include "method/method.h"
+#include "method/profile.h"
 
 namespace lacuna {
 
@@ -29,6 +30,7 @@ std::vector<std::string> split_methods(std::string_view specs);
 struct MakeOptions {
   std::span<const MethodEntry> methods = all_methods();  // what names mean; tests add their own
   bool lone_wrapper = false;  // take a wrapper without a base, to look at its card and parameters
+  bool profiles = true;       // read and use the files of profile=PATH; false: to look, or to make one
 };
 // A configured method, its wrappers around it, or an error that names the nearest thing that exists.
 Result<std::unique_ptr<Method>> make_method(std::string_view spec, const MakeOptions& options = {});

@@ -297,6 +297,32 @@ Result<Plan> Session::Impl::plan(const AttendCall& c, const MaskEntry& mask, con
   return method->plan(x, *this);
 }
 
+// A profile of another model is worse than none: the session is dense from then on and says why. The
+// calls tell heads, channels and layout at once; that there are too few layers they never tell.
+void Session::Impl::check_profiles(const AttendCall& c) {
+  all_layers_seen = all_layers_seen || c.layer <= last_layer;
+  last_layer = c.layer;
+  if (c.rope.base > 0 && std::find(rope_bases.begin(), rope_bases.end(), c.rope.base) == rope_bases.end() && rope_bases.size() < 8)
+    rope_bases.push_back(c.rope.base);
+  for (const Method* m = method.get(); m && unfit.empty(); m = m->inner()) {
+    const ModelFacts* need = m->calibrated_for();
+    if (!need) continue;
+    ModelFacts here;
+    here.hq = static_cast<int>(c.q.heads());
+    here.hkv = static_cast<int>(c.k.heads());
+    here.dk = static_cast<int>(c.k.dim());
+    here.dv = static_cast<int>(c.v.dim());
+    here.rope.layout = c.rope.layout;
+    if (const int layers = std::max(n_layers, c.layer + 1); layers > need->n_layers) here.n_layers = layers;
+    // Layers with a window may rotate with a base of their own: one base that fits is enough.
+    bool fits = rope_bases.empty() || !all_layers_seen;
+    for (const double base : rope_bases) fits = fits || std::abs(base - need->rope.base) <= 1e-4 * base;
+    if (!fits) here.rope.base = rope_bases.back();
+    if (const Status same = check_model(*need, here); !same.ok())
+      unfit = fmt::format("{}.profile: {}; nothing is left out until then", m->card().slug, same.error().what);
+  }
+}
+
 Status Session::Impl::execute(const op::Attend::Args& args) {
   const auto* k = pick(kernel::attend_list, args, have, parallel->workers(), options.kernel);
   if (!k) {
@@ -335,6 +361,8 @@ Status Session::Impl::attend(const AttendCall& c) {
   LACUNA_CHECK(check_call(c));
   const std::int32_t n_rows = static_cast<std::int32_t>(c.q.tokens());
   if (n_rows == 0) return {};
+  check_profiles(c);
+  if (!unfit.empty()) note = unfit;
   if (!c.mask.data || !graphs) masks_used = 0;  // nobody tells us when a mask changes: read it anew
   MaskEntry& mask = mask_entry(c);
   op::Attend::Args args = base_args(c, mask);
@@ -346,7 +374,7 @@ Status Session::Impl::attend(const AttendCall& c) {
   bool sparse = false;
   plans.clear();
   const auto& segments = mask.visible.segments();
-  if (c.counted && method->card().slug != "dense")
+  if (c.counted && unfit.empty() && method->card().slug != "dense")
     for (const auto& s : segments) {
       auto p = plan(c, mask, s, args);
       if (!p.ok()) return p.error();
@@ -476,6 +504,8 @@ Status Session::attend(const AttendCall& call) {
     return Error{ErrorCode::out_of_memory, "out of memory in an attention call; use a shorter context or fewer slots"};
   }
 }
+
+const std::string& Session::unfit() const { return impl_->unfit; }
 
 std::size_t Session::own_bytes() const {
   const Impl& s = *impl_;

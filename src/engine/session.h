@@ -40,6 +40,7 @@ struct Session::Impl final : Context {
 
   Status force(const std::string& kernel);
   Status attend(const AttendCall& c);
+  void check_profiles(const AttendCall& c);
   MaskEntry& mask_entry(const AttendCall& c);
   op::Attend::Args base_args(const AttendCall& c, const MaskEntry& mask);
   PackedView packed(const AttendCall& c, const PackedTensor* kept, const Tensor& raw, op::Pack::Role role, Buffer& own);
@@ -65,7 +66,10 @@ struct Session::Impl final : Context {
 
   Options options;
   std::unique_ptr<Method> method;
-  std::string spec, note;
+  std::string spec, note, unfit;
+  std::vector<double> rope_bases;  // of the layers seen, each once
+  int last_layer = -1;
+  bool all_layers_seen = false;
   Features have = 0;
   const kernel::Kernel<op::Attend>* forced = nullptr;
   std::unique_ptr<ParallelFor> own_pool;

@@ -10,4 +10,8 @@ Status Method::preset(std::string_view name) {
   return unknown_name(fmt::format("{}.preset: got '{}', need auto or paper", card().slug, name));
 }
 
+Status Method::use(const Profile&) {
+  return unsupported(fmt::format("{} takes no profile: leave out profile=", card().slug));
+}
+
 }  // namespace lacuna

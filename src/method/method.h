@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,6 +18,7 @@
 
 #include "kv/packed.h"
 #include "lacuna/result.h"
+#include "method/model_facts.h"
 #include "method/params.h"
 #include "op/context.h"
 #include "pattern/pattern.h"
@@ -115,6 +117,7 @@ struct Card {
   std::string_view notes = {};                   // choices made where the source is unclear, limits
   bool reads_prompt_end = false;                 // a chunk's end stands for it unless announced
   bool shares_list_in_group = false;             // one list per KV head's group of query heads
+  bool needs_profile = false;                    // refused without profile=PATH, but to calibrate
   std::string_view selects = "prefix";           // prefix | global: which keys a row's selection sees
   // For the laws of docs/laws.md. Specs are whole: "slug:key=value".
   std::string_view keep_all = {};                // spec that leaves nothing out, at any length
@@ -122,6 +125,8 @@ struct Card {
   std::int64_t granule = 1;                      // rows, counted from a call's first, that decide together
   std::span<const Exemption> exemptions = {};
 };
+
+struct Profile;  // method/profile.h
 
 // Immutable once it is made: what changes from call to call comes in through the view, what lives on
 // belongs to the session.
@@ -139,8 +144,19 @@ class Method {
 
   virtual Result<Plan> plan(const AttentionView& x, Context& context) const = 0;
 
+  // Takes over what a profile says, checked (method/profile.h has the readers). Called for the file that a
+  // method's own parameter `profile` names, once the other parameters stand; format and slug are right.
+  // Whether the model is the profile's is seen to by the session.
+  virtual Status use(const Profile& profile);
+  // The model of the profile in use; null: no profile.
+  const ModelFacts* calibrated_for() const { return calibrated_for_ ? &*calibrated_for_ : nullptr; }
+  void set_calibrated_for(ModelFacts model) { calibrated_for_ = std::move(model); }  // the registry does
+
   // The method that this one wraps; null: it wraps none.
   virtual Method* inner() const { return nullptr; }
+
+ private:
+  std::optional<ModelFacts> calibrated_for_;
 };
 
 // A method around another: "base:...+wrapper:...". Its plan() asks the base's and changes the answer, or

@@ -38,6 +38,24 @@ std::int64_t index_at(const Tensor& index, std::int64_t i) {
                                 : static_cast<const std::int32_t*>(index.data)[i];
 }
 
+// The rotation that a tensor comes from through views alone, or null.
+const Tensor* rotation_of(const Tensor* t) {
+  const auto& o = api().ops;
+  for (int hop = 0; t && hop < 8 && t->op != o.rope; ++hop) {
+    const bool passes = t->op == o.view || t->op == o.reshape || t->op == o.permute || t->op == o.cont;
+    t = passes ? (t->src[0] ? t->src[0] : t->view_src) : nullptr;
+  }
+  return t && t->op == o.rope ? t : nullptr;
+}
+
+// Parameters of ggml's rotation: 2 = mode, 5 = base. Bit 1 (NeoX) and bit 3 (multi-section) of the mode
+// say that pairs lie half a head apart.
+Rope rope_of(const Tensor& rotation) {
+  constexpr std::int32_t kHalfSplitModes = 2 | 8;
+  return {rotation.op_params[2] & kHalfSplitModes ? RopeLayout::half_split : RopeLayout::interleaved,
+          static_cast<double>(param(rotation, 5))};
+}
+
 // The slope of each head under ALiBi: two geometric sequences, split at the largest power of two.
 void alibi_slopes(float max_bias, std::int64_t heads, std::vector<float>& out) {
   const double power = std::exp2(std::floor(std::log2(static_cast<double>(heads))));
@@ -207,14 +225,10 @@ lacuna::Status Instance::write_rows(const Tensor& op) {
 // Follows the keys back to their rotation: its second source holds the rows' positions. Read at the
 // first layer that meets it and kept for the graph: later its memory may serve something else.
 void Instance::learn_positions(const Tensor& op, CacheTensor& cache) {
-  const auto& o = api().ops;
-  const Tensor* t = op.src[0];
-  for (int hop = 0; t && hop < 8 && t->op != o.rope; ++hop) {
-    const bool passes = t->op == o.view || t->op == o.reshape || t->op == o.permute || t->op == o.cont;
-    t = passes ? (t->src[0] ? t->src[0] : t->view_src) : nullptr;
-  }
+  const Tensor* t = rotation_of(op.src[0]);
   const std::vector<std::int32_t>* known = nullptr;
-  if (t && t->op == o.rope && t->src[1]) {
+  if (t) cache.rope = rope_of(*t);
+  if (t && t->src[1]) {
     const Tensor& pos = *t->src[1];
     auto [it, fresh] = positions_.try_emplace(&pos);
     const auto n = static_cast<std::size_t>(op.src[0]->ne[1]);
@@ -342,6 +356,8 @@ lacuna::Status Instance::attend_stream(const Tensor& op, std::int64_t s, CacheTe
     call.slopes = slopes_.data();
   }
   call.counted = counted_;
+  if (k) call.rope = k->rope;
+  if (const Tensor* t = call.rope.layout == RopeLayout::unknown ? rotation_of(&q) : nullptr) call.rope = rope_of(*t);
 
   // Which stream of the cache this is, by address.
   const auto stream_of = [](const CacheTensor* c, const lacuna::Tensor& t) -> std::int64_t {
@@ -373,7 +389,12 @@ lacuna::Status Instance::attend_stream(const Tensor& op, std::int64_t s, CacheTe
       if (!pos.empty()) call.mask.cell_pos = pos.data();
     }
   }
-  return session_->attend(call);
+  LACUNA_CHECK(session_->attend(call));
+  if (!told_unfit_ && !session_->unfit().empty()) {
+    told_unfit_ = true;
+    if (!config_.quiet) std::fprintf(stderr, "lacuna: %s\n", session_->unfit().c_str());
+  }
+  return {};
 }
 
 }  // namespace lacuna::ggml

@@ -58,7 +58,7 @@ class Instance {
   std::vector<float> slopes_;
 
   std::int64_t graphs_ = 0;
-  bool counted_ = true;
+  bool counted_ = true, told_unfit_ = false;
   // The number of layers is unknown (0) until somebody says it or a graph was seen to its end.
   int n_layers_ = 0, layers_seen_ = 0, last_layer_ = -1;
   std::int64_t prompt_tokens_ = -1;

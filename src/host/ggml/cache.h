@@ -32,6 +32,7 @@ struct CacheTensor {
   std::int64_t row_elements = 0, cells = 0;
   std::size_t row_bytes = 0;
   bool foreign = false;
+  Rope rope;  // of the keys in it, once a write has shown it
   std::vector<Stream> streams;
   // Of the current graph: the cell each row was written to, counted over all streams; and what happened.
   std::vector<std::int64_t> written;
