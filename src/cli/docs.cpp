@@ -20,7 +20,22 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// What a kernel reads, by cache type where it differs.
+std::string forms(PackFormat reads) {
+  if (reads == PackFormat::none) return "what the call has";
+  const PackFormat wide = form_read(reads, Dtype::f32);
+  if (wide == reads) return name_of(reads);
+  return fmt::format("{}; {} for bf16 and f32", name_of(reads), name_of(wide));
+}
+
 constexpr const char* kHead = "<!-- Written by `lacuna docs`; do not edit: change the source and run it again. -->\n";
+
+const std::string kIndex = std::string(kHead) +
+    "# Methods and kernels\n"
+    "- [Methods](methods.md): every method, one page each: parameters with ranges, limits, laws it does not obey.\n"
+    "- [Kernels](kernels.md): every kernel, best first: what it needs, what it reads, which head dimensions it takes.\n\n"
+    "`lacuna docs` writes these pages from the sources alone: they are the same on every machine. `make check`\n"
+    "fails when they are stale.\n";
 
 std::string paper_link(std::string_view paper) {
   constexpr std::string_view kArxiv = "arXiv:";
@@ -74,10 +89,12 @@ std::string method_page(const MethodEntry& e) {
     for (const auto& x : c.exemptions) out += fmt::format("- `{}`: {}\n", x.law, x.reason);
   }
   if (!c.keep_all.empty()) out += fmt::format("\nLeaves nothing out: `{}`.\n", c.keep_all);
+  std::string file_name(c.slug);  // list.inc: an underscore where the slug has a hyphen
+  std::replace(file_name.begin(), file_name.end(), '-', '_');
   out += fmt::format("\n## Run\n```\nlacuna run -m model.gguf -f text.txt --method {0}\nlacuna explain --method {0} --shape "
                      "hq=32,hkv=8,nq=512,nkv=8192,d=128\nLACUNA={0} GGML_BACKEND_PATH=build/release/liblacuna-ggml.so "
-                     "llama-bench -m model.gguf -fa on\n```\nSource: `src/method/{1}/{0}.cpp`.\n",
-                     c.slug, c.family);
+                     "llama-bench -m model.gguf -fa on\n```\nSource: `src/method/{1}/{2}.cpp`.\n",
+                     c.slug, c.family, file_name);
   return out;
 }
 
@@ -101,12 +118,10 @@ std::string head_dims(const kernel::Kernel<op::Attend>& k, Dtype kv, Precision p
     a.runs.block_q = 64;
     a.runs.n_rows = rows;
     a.runs.n_cells = 1024;
-    a.packed_k = {nullptr, k.pack, 1, d, 1024};
+    a.packed_k = {nullptr, form_read(k.pack, kv), 1, d, 1024};
     a.packed_v = a.packed_k;
-    // What a session packs for this type and precision decides whether the kernel's form is there.
-    const bool packs = k.pack == PackFormat::none ||
-                       (k.pack == PackFormat::pair16_bf16 ? precision == Precision::fast
-                        : k.pack == PackFormat::lane16_f16 ? kv == Dtype::f16 : kv != Dtype::f16);
+    // A session packs in bf16 pairs only where bf16 may be rounded to.
+    const bool packs = k.pack != PackFormat::pair16_bf16 || precision == Precision::fast;
     if (packs && !(k.why_not && k.why_not(a, 2))) {
       if (!first) first = d;
       last = d;
@@ -122,8 +137,8 @@ template <class Op>
 std::string kernel_list(const kernel::KernelList<Op>& list) {
   std::string out = "| kernel | needs | reads | |\n|---|---|---|---|\n";
   for (const auto* k : list)
-    out += fmt::format("| `{}` | {} | {} | {} |\n", k->name, k->needs ? describe(k->needs) : "any x86-64",
-                       k->pack == PackFormat::none ? "what the call has" : name_of(k->pack), k->only_forced ? k->only_forced : "");
+    out += fmt::format("| `{}` | {} | {} | {} |\n", k->name, k->needs ? describe(k->needs) : "any x86-64", forms(k->pack),
+                       k->only_forced ? k->only_forced : "");
   return out;
 }
 
@@ -146,7 +161,7 @@ std::string kernel_matrix() {
 }
 
 std::map<std::string, std::string> pages() {
-  std::map<std::string, std::string> out = {{"methods.md", method_table()}, {"kernels.md", kernel_matrix()}};
+  std::map<std::string, std::string> out = {{"README.md", kIndex}, {"methods.md", method_table()}, {"kernels.md", kernel_matrix()}};
   for (const auto& e : all_methods()) out[fmt::format("methods/{}.md", e.card->slug)] = method_page(e);
   return out;
 }
