@@ -20,12 +20,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What a kernel reads, by cache type where it differs.
-std::string forms(PackFormat reads) {
-  if (reads == PackFormat::none) return "what the call has";
-  const PackFormat wide = form_read(reads, Dtype::f32);
-  if (wide == reads) return name_of(reads);
-  return fmt::format("{}; {} for bf16 and f32", name_of(reads), name_of(wide));
+// The packed form in which kernel k reads a cache of this type: a lane16 kernel reads both of its
+// forms, and only f16 keeps its bits in the narrow one.
+template <class Op>
+PackFormat format_for(const kernel::Kernel<Op>& k, Dtype kv) {
+  return k.pack == PackFormat::lane16_f16 && kv != Dtype::f16 ? PackFormat::lane16_f32 : k.pack;
+}
+
+template <class Op>
+std::string forms(const kernel::Kernel<Op>& k) {
+  if (k.pack == PackFormat::none) return "what the call has";
+  const PackFormat narrow = format_for(k, Dtype::f16), wide = format_for(k, Dtype::f32);
+  if (narrow == wide) return name_of(wide);
+  return fmt::format("{}; {} for bf16 and f32", name_of(narrow), name_of(wide));
 }
 
 constexpr const char* kHead = "<!-- Written by `lacuna docs`; do not edit: change the source and run it again. -->\n";
@@ -49,6 +56,12 @@ std::string cell(std::string_view text) {  // a bar would end a table's cell
     if (ch == '|') out += '\\';
     out += ch;
   }
+  return out;
+}
+
+std::string file_name(std::string_view slug) {
+  std::string out(slug);
+  std::replace(out.begin(), out.end(), '-', '_');
   return out;
 }
 
@@ -89,12 +102,10 @@ std::string method_page(const MethodEntry& e) {
     for (const auto& x : c.exemptions) out += fmt::format("- `{}`: {}\n", x.law, x.reason);
   }
   if (!c.keep_all.empty()) out += fmt::format("\nLeaves nothing out: `{}`.\n", c.keep_all);
-  std::string file_name(c.slug);  // list.inc: an underscore where the slug has a hyphen
-  std::replace(file_name.begin(), file_name.end(), '-', '_');
   out += fmt::format("\n## Run\n```\nlacuna run -m model.gguf -f text.txt --method {0}\nlacuna explain --method {0} --shape "
                      "hq=32,hkv=8,nq=512,nkv=8192,d=128\nLACUNA={0} GGML_BACKEND_PATH=build/release/liblacuna-ggml.so "
                      "llama-bench -m model.gguf -fa on\n```\nSource: `src/method/{1}/{2}.cpp`.\n",
-                     c.slug, c.family, file_name);
+                     c.slug, c.family, file_name(c.slug));
   return out;
 }
 
@@ -118,7 +129,7 @@ std::string head_dims(const kernel::Kernel<op::Attend>& k, Dtype kv, Precision p
     a.runs.block_q = 64;
     a.runs.n_rows = rows;
     a.runs.n_cells = 1024;
-    a.packed_k = {nullptr, form_read(k.pack, kv), 1, d, 1024};
+    a.packed_k = {nullptr, format_for(k, kv), 1, d, 1024};
     a.packed_v = a.packed_k;
     // A session packs in bf16 pairs only where bf16 may be rounded to.
     const bool packs = k.pack != PackFormat::pair16_bf16 || precision == Precision::fast;
@@ -137,7 +148,7 @@ template <class Op>
 std::string kernel_list(const kernel::KernelList<Op>& list) {
   std::string out = "| kernel | needs | reads | |\n|---|---|---|---|\n";
   for (const auto* k : list)
-    out += fmt::format("| `{}` | {} | {} | {} |\n", k->name, k->needs ? describe(k->needs) : "any x86-64", forms(k->pack),
+    out += fmt::format("| `{}` | {} | {} | {} |\n", k->name, k->needs ? describe(k->needs) : "any x86-64", forms(*k),
                        k->only_forced ? k->only_forced : "");
   return out;
 }

@@ -15,7 +15,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "lacuna/dtype.h"
 #include "pattern/tile_runs.h"
 
 namespace lacuna {
@@ -34,12 +33,6 @@ constexpr const char* name_of(PackFormat f) {
     case PackFormat::lane16_f32: return "lane16_f32";
   }
   return "?";
-}
-
-// The form in which a kernel that names `reads` finds a cache of type kv: lane16 kernels read both
-// widths, f16 as it is and f32 and bf16 as f32.
-constexpr PackFormat form_read(PackFormat reads, Dtype kv) {
-  return reads == PackFormat::lane16_f16 && kv != Dtype::f16 ? PackFormat::lane16_f32 : reads;
 }
 
 // One packed tensor (K or V): element (tile t, head h) starts at data + (t * heads + h) * block_bytes().

@@ -367,7 +367,7 @@ class AttendCase {
 // The packed form in which kernel k reads a cache of type kv: a lane16 kernel reads both of its forms,
 // and only f16 keeps its bits in the narrow one.
 inline PackFormat format_for(const kernel::Kernel<op::Attend>& k, Dtype kv) {
-  return form_read(k.pack, kv);
+  return k.pack == PackFormat::lane16_f16 && kv != Dtype::f16 ? PackFormat::lane16_f32 : k.pack;
 }
 
 inline AttendResult run_attend(const kernel::Kernel<op::Attend>& k, AttendCase& c, Precision precision, ParallelFor& parallel,
