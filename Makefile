@@ -3,15 +3,23 @@
 # What the demo runs; any of these can be given on the command line: make demo METHODS=streamingllm
 MODEL   ?= models/smollm2-135m-instruct.gguf
 TEXT    ?= models/texts/demo.txt
-QUESTION?= models/texts/demo_question.txt
 METHODS ?= streamingllm,trianglemix,xattention
+# A file with the question; of the demo's own text unless another text is named.
+ifeq ($(TEXT),models/texts/demo.txt)
+QUESTION?= models/texts/demo_question.txt
+endif
+ask = $(if $(QUESTION),"$$(cat '$(QUESTION)')",'Summarise the text.')
+# What the demo must fetch: nothing when model and text are the user's.
+wanted = $(strip $(if $(filter models/smollm2-135m-instruct.gguf,$(MODEL)),smollm2) \
+  $(if $(filter models/texts/%,$(TEXT) $(QUESTION)),texts))
 
 .NOTPARALLEL:
-.PHONY: help setup llama models demo-model build demo check check-fast clean
+.PHONY: help setup llama models demo-model build demo check check-fast check-full clean
 
 help:
 	@echo 'make demo        install what is missing, build, compare methods with dense on a small model'
 	@echo 'make check       install what is missing, build, run all tests (make check-fast: no sanitizers)'
+	@echo 'make check-full  the long run of the tests: every seed of several, products where pairs are the rule'
 	@echo 'make build       leave build/release/lacuna and build/release/liblacuna-ggml.so'
 	@echo 'make setup       install missing tools and libraries'
 	@echo 'make llama       find llama.cpp, or build one into the cache'
@@ -30,16 +38,19 @@ models: setup
 	@python3 tools/get_models.py
 
 demo-model: setup
-	@python3 tools/get_models.py smollm2 texts
+	@$(if $(wanted),python3 tools/get_models.py $(wanted))
 
-build: llama
-	@tools/build.sh release
+build: setup
+	@dir=$$(tools/get_llama.sh) && LLAMA_DIR=$$dir tools/build.sh release
 
 demo: build demo-model
-	build/release/lacuna compare -m '$(MODEL)' -f '$(TEXT)' -p "$$(cat '$(QUESTION)')" --methods '$(METHODS)'
+	build/release/lacuna compare -m '$(MODEL)' -f '$(TEXT)' -p $(ask) --methods '$(METHODS)'
 
-check: llama demo-model
-	@tools/check.sh
+check: demo-model
+	@dir=$$(tools/get_llama.sh) && LLAMA_DIR=$$dir tools/check.sh
+
+check-full: demo-model
+	@dir=$$(tools/get_llama.sh) && LLAMA_DIR=$$dir tools/check_full.sh
 
 check-fast: setup
 	@tools/check.sh --fast

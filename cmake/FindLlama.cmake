@@ -1,7 +1,8 @@
 # Finds llama.cpp with shared libraries and its headers. Absent is not an error.
 #
-# Looked for in this order: LLAMA_DIR (variable, then environment); the copy tools/get_llama.sh
-# keeps in the cache (the newest); a package of the system (find_package(llama CONFIG)).
+# Looked for in this order: LLAMA_DIR (variable, then environment: the Makefile gives the answer of
+# tools/get_llama.sh, so that all agree); the copy tools/get_llama.sh keeps in the cache (the newest); a
+# package of the system (find_package(llama CONFIG)).
 #
 #   Llama_FOUND              libraries and headers are there
 #   Llama_BIN_DIR            the folder of llama-bench and friends; empty when only a library is there
@@ -88,6 +89,14 @@ find_package_handle_standard_args(Llama
   REQUIRED_VARS _llama_lib _llama_include
   REASON_FAILURE_MESSAGE "run 'make llama', or set LLAMA_DIR")
 
-foreach(_var IN ITEMS hint cache copies lib include lib_llama lib_ggml lib_ggml_base bin where)
+# The libraries carry ggml's version in their file names; the plug-in refuses any but this line.
+if(_llama_lib_ggml_base)
+  file(REAL_PATH "${_llama_lib_ggml_base}" _llama_real)
+  if(_llama_real MATCHES "\\.so\\.([0-9]+\\.[0-9]+)" AND NOT CMAKE_MATCH_1 STREQUAL "0.25")
+    message(WARNING "${_llama_real}: ggml ${CMAKE_MATCH_1}, but the plug-in takes 0.25.x; run 'make llama', or set LLAMA_DIR")
+  endif()
+endif()
+
+foreach(_var IN ITEMS hint cache copies real lib include lib_llama lib_ggml lib_ggml_base bin where)
   unset(_llama_${_var})
 endforeach()

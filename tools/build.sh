@@ -18,7 +18,10 @@ log=build/$preset.log
 mkdir -p build
 : >"$log"
 say "building ($preset)"
-logged "$log" cmake --preset "$preset"
+# FindLlama takes it from here also when ninja runs CMake again by itself.
+llama=(-ULLAMA_DIR)
+[[ -z ${LLAMA_DIR:-} ]] || llama=("-DLLAMA_DIR=$LLAMA_DIR")
+logged "$log" cmake --preset "$preset" "${llama[@]}"
 cmake --build --preset "$preset" "$@" 2>&1 | tee -a "$log" | progress "$preset" ||
   { grep -E -A 4 'error|FAILED' "$log" | head -n 60 >&2; die "the build failed; the whole log: $log"; }
 if grep -q 'warning:' "$log"; then

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every check, one line each, and ends with "N passed, N failed", counting single tests.
+# Runs every check, one line each, and ends with "N passed, N failed", counting single tests. What is
+# skipped counts as neither; a line before the last says how much that is.
 #   tools/check.sh [--fast]     --fast: without the sanitizer builds
 # The output of each step lies in build/check/.
 
@@ -16,7 +17,7 @@ esac
 
 logs=build/check
 mkdir -p "$logs"
-passed=0 failed=0
+passed=0 failed=0 skipped_tests=0
 
 # line RESULT NAME START [NOTE]
 line() { printf '  %-4s  %-38s %12s  %s\n' "$1" "$2" "$(took "$3")" "${4:-}"; }
@@ -34,6 +35,9 @@ step() {
     tail -n 25 "$log" | sed 's/^/        /'
   fi
 }
+
+# note NAME TEXT: says something that is no check.
+note() { printf '  %-4s  %-38s %12s  %s\n' note "$1" '' "$2"; }
 
 # tests PRESET [NAME=VALUE...]: builds a preset and runs its tests, each counted; the build itself
 # counts only when it fails (and then what needs that build is left out).
@@ -67,6 +71,7 @@ tests() {
     line FAIL "tests ($preset)" "$start" "no tests ran, see $log"
     return 0
   fi
+  skipped_tests=$((skipped_tests + skipped))
   passed=$((passed + total - bad - skipped))
   failed=$((failed + bad))
   if ((bad)); then
@@ -84,7 +89,9 @@ step 'layers: the check can fail'       python3 tools/check_layers.py --self-tes
 step 'layers'                           python3 tools/check_layers.py
 step 'words and sizes: check can fail'  python3 tools/check_words.py --self-test
 step 'words and sizes'                  python3 tools/check_words.py
+note 'lines of code'                    "$(python3 tools/check_words.py --columns | tail -n 1)"
 step 'every header stands alone'        python3 tools/check_headers.py
+step 'llama.cpp: the choice can fail'   tools/get_llama.sh --self-test
 
 step 'weak symbols: the check can fail' python3 tools/check_weak_symbols.py --self-test
 
@@ -93,11 +100,18 @@ if tests release; then
   step 'generated docs are fresh'       build/release/lacuna docs --check
 fi
 
+if command -v nvcc >/dev/null; then
+  step 'CUDA kernels compile'           tools/build.sh cuda --target lacuna-cuda-test
+else
+  note 'CUDA kernels compile'           'skipped: no nvcc'
+fi
+
 if [[ $fast = no ]]; then
   tests dev  ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
   tests tsan TSAN_OPTIONS=halt_on_error=1
 fi
 
+((skipped_tests == 0)) || note 'skipped tests' "$skipped_tests in all, counted neither as passed nor as failed"
 echo "  all of it took $(took)"
 echo "$passed passed, $failed failed"
 ((failed == 0))

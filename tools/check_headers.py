@@ -21,7 +21,7 @@ ARCH_FLAGS = {
     "src/kernel/cpu/amx/": AVX2 + AVX512 + "-mamx-tile -mamx-int8 -mamx-bf16".split(),
 }
 # Headers that need an outside header to be there.
-NEEDS = {"src/host/ggml/": "llama.h", "src/host/torch/": "torch/torch.h", "src/kernel/cuda/": "cuda.h"}
+NEEDS = {"src/host/ggml/": "llama.h", "src/host/torch/": "torch/torch.h"}
 
 
 def llama_include():

@@ -16,6 +16,8 @@ and beyond that:
   * kernel/cpu/<arch>/ is compiled with flags of its own and may include only headers that carry the
     tag "// lacuna: pod" (plain data and inline-free, so no shared function is compiled with those
     flags), besides headers of its own folder; a tagged header includes tagged headers only;
+  * kernel/cuda/<arch>/ is compiled by nvcc and may include only tagged headers, for the same reason
+    and so that no other header has to please nvcc;
   * outside headers that belong to one place stay there (PRIVATE).
 
 Tests (*_test.cpp) obey the layer of their folder, and may use test/ as well; test/ sees everything.
@@ -40,14 +42,14 @@ SEES = {
 }
 DOORS = {"lacuna/lacuna.h", "lacuna/lacuna_c.h"}
 DOOR_USERS = {"engine", "host", "cli"}
-ARCH = re.compile(r"src/kernel/cpu/(avx2|avx512|avx512bf16|amx)/")
+ARCH = re.compile(r"src/kernel/(cpu/(avx2|avx512|avx512bf16|amx)|cuda/sm\d+a?)/")
 POD = re.compile(r"^// lacuna: pod\b", re.MULTILINE)
 
 # Outside headers by pattern -> (who may include them, the reason given).
 PRIVATE = [
     (r"(ggml|gguf|llama)[\w-]*\.h", r"src/(host/ggml|cli)/|test/", "for host/ggml and the CLI"),
     (r"(torch|ATen|c10)/.*", r"src/host/torch/", "for host/torch"),
-    (r"(cuda|cublas|mma|cooperative_groups)[\w.]*", r"src/kernel/(cuda/|list/)", "for kernel/cuda"),
+    (r"(cuda|cublas|mma|cooperative_groups)[\w.]*", r"src/kernel/(cuda/|list/)|test/cuda/", "for kernel/cuda"),
     (r"\w*mmintrin\.h|immintrin\.h", r"src/kernel/cpu/", "for kernel/cpu"),
     (r"CLI/.*", r"src/cli/", "for the CLI"),
     (r"(gtest|gmock)/.*", r"test/|src/.*_test\.cpp$", "for tests"),
@@ -173,6 +175,9 @@ SELF_TEST = [
     ("arch code must not see plain headers", 1, {"src/base/a.h": "", "src/kernel/cpu/amx/b.cpp": '#include "base/a.h"'}),
     ("arch code sees pod headers", 0, {"src/base/a.h": "// lacuna: pod", "src/kernel/cpu/amx/b.cpp": '#include "base/a.h"'}),
     ("arch code sees its own folder", 0, {"src/kernel/cpu/amx/a.h": "", "src/kernel/cpu/amx/b.cpp": '#include "kernel/cpu/amx/a.h"'}),
+    ("CUDA code must not see plain headers", 1, {"src/base/a.h": "", "src/kernel/cuda/sm80/b.cu": '#include "base/a.h"'}),
+    ("CUDA code sees its folder's pod headers", 0, {"src/kernel/cuda/a.h": "// lacuna: pod", "src/kernel/cuda/sm80/b.cu": '#include "kernel/cuda/a.h"\n#include <cuda_runtime.h>'}),
+    ("CUDA's headers stay in kernel/cuda", 1, {"src/engine/b.cpp": "#include <cuda_runtime.h>"}),
     ("a pod header includes pod only", 1, {"src/base/a.h": "", "src/base/b.h": '// lacuna: pod\n#include "base/a.h"'}),
     ("ggml stays in its host", 1, {"src/engine/b.cpp": "#include <ggml-backend.h>"}),
     ("intrinsics stay in kernel/cpu", 1, {"src/op/b.cpp": "#include <immintrin.h>"}),

@@ -2,8 +2,10 @@
 # Gives Lacuna a llama.cpp to live in, and prints its folder on stdout.
 #
 #   tools/get_llama.sh [--own]      --own: build our own even if one is installed
+#   tools/get_llama.sh --self-test  does it pass over what it must?
 #
-# Taken in this order:
+# The plug-in is made for one line of ggml (docs/decisions/005), so an installed llama.cpp counts only
+# with that. The Makefile hands the answer to CMake as LLAMA_DIR. Taken in this order:
 #   1. $LLAMA_DIR, when set (an error when it is unusable);
 #   2. an installed one: llama-server on PATH, headers beside it, back ends loaded at run time;
 #   3. our own, built once into the cache from the source package that PyPI keeps.
@@ -15,6 +17,7 @@
 
 version=0.3.36 # of the source package; it carries llama.cpp 0.5.0-dev with ggml 0.25.3
 sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
+ggml_line=0.25 # what src/host/ggml/api.cpp takes; FindLlama.cmake warns about any other
 recipe=1 # raise when flags or targets below change: everybody's copy is built anew
 
 # --- 1 and 2: what the user has ---------------------------------------------------------------
@@ -28,23 +31,62 @@ lib_folder() {
   return 1
 }
 
+# What the plug-in will ask: ggml_version() of the library in folder $1; nothing when it has no answer.
+ggml_version() {
+  python3 - "$1/libggml-base.so" 2>/dev/null <<'PYTHON'
+import ctypes, sys
+ask = ctypes.CDLL(sys.argv[1]).ggml_version
+ask.restype = ctypes.c_char_p
+print(ask().decode())
+PYTHON
+}
+
 # Empty when $1 is a llama.cpp that can load a plug-in; else the reason why it is not.
 why_not() {
-  local libs
+  local libs version
   libs=$(lib_folder "$1" libggml.so) || { echo "no libggml.so in $1 (a static build?)"; return; }
   lib_folder "$1" libllama.so >/dev/null || { echo "no libllama.so in $1"; return; }
   [[ -e $1/include/llama.h ]] || { echo "no include/llama.h in $1"; return; }
   # Built with GGML_BACKEND_DL, libggml does not link the CPU back end but loads it.
   if readelf -d "$libs/libggml.so" | grep -q 'NEEDED.*libggml-cpu'; then
     echo "its back ends are linked in (built without GGML_BACKEND_DL)"
+    return
   fi
+  version=$(ggml_version "$libs") || version=
+  [[ $version = "$ggml_line".* ]] || echo "its ggml is ${version:-of unknown version}, the plug-in takes $ggml_line.x"
+}
+
+# Small libraries that say they are a ggml of some version.
+self_test() {
+  local folder wrong=0 case version expected
+  folder=$(mktemp -d)
+  trap "rm -rf '$folder'" EXIT
+  mkdir -p "$folder/include" "$folder/lib"
+  touch "$folder/include/llama.h"
+  for case in "0.25.3:" "0.25.0:" "0.26.1:takes $ggml_line.x" "0.250.1:takes $ggml_line.x" ":unknown version"; do
+    version=${case%%:*} expected=${case#*:}
+    if [[ -n $version ]]; then echo "extern \"C\" const char* ggml_version() { return \"$version\"; }"; fi |
+      g++ -shared -fPIC -x c++ - -o "$folder/lib/libggml-base.so"
+    cp "$folder/lib/libggml-base.so" "$folder/lib/libggml.so"
+    cp "$folder/lib/libggml-base.so" "$folder/lib/libllama.so"
+    if [[ -z $expected && -n $(why_not "$folder") ]] || [[ $(why_not "$folder") != *"$expected"* ]]; then
+      wrong=$((wrong + 1))
+      echo "self-test: ggml '$version' is judged: '$(why_not "$folder")'"
+    fi
+  done
+  echo "5 small libraries, $wrong judged wrongly"
+  ((wrong == 0))
 }
 
 own=no
 case ${1:-} in
   --own) own=yes ;;
+  --self-test)
+    self_test
+    exit
+    ;;
   '') ;;
-  *) die "unknown argument '$1'; usage: tools/get_llama.sh [--own]" ;;
+  *) die "unknown argument '$1'; usage: tools/get_llama.sh [--own|--self-test]" ;;
 esac
 
 if [[ $own = no && -n ${LLAMA_DIR:-} ]]; then

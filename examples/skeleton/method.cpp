@@ -26,6 +26,9 @@ constexpr Card kCard{
     .summary = "Every n-th block of keys, first keys and newest keys.",
     .notes = "Row blocks count from the chunk's first row, so chunks that are no multiple of the block keep a "
              "little more at their edges.",
+    .keep_all = "skeleton:every=1",                      // leaves nothing out, at any length
+    .small = "skeleton:every=4:block=64:window=64",      // leaves something out at 512 tokens
+    .granule = 128,                                      // rows that decide together: the largest block
     .exemptions = kExemptions,
 };
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The C interface of Lacuna: one session, the same calls as lacuna.h, nothing thrown.
+/* The C interface of Lacuna: one session with the calls of lacuna.h; nothing is thrown.
+ * Not here: side copies kept by the caller (PackedTensor), a caller's own threads, and the report as a
+ * structure; lacuna_report_json has all of its fields.
  *
  *   lacuna_session* s = NULL;
  *   if (lacuna_open("xattention:stride=8 precision=fast audit=sample", &s) != LACUNA_OK)
@@ -76,9 +78,14 @@ LACUNA_API lacuna_status lacuna_open(const char* text, lacuna_session** session)
 LACUNA_API lacuna_status lacuna_attend(lacuna_session* session, const lacuna_attend_call* call);
 /* Masks at the same address are the same until the next call of this; without it all are read anew. */
 LACUNA_API lacuna_status lacuna_new_graph(lacuna_session* session);
+/* How many layers the model has and how long the prompt will be, for methods that ask; 0 layers and -1
+ * tokens mean unknown. */
+LACUNA_API lacuna_status lacuna_announce(lacuna_session* session, int32_t n_layers, int64_t prompt_tokens);
 /* What was kept, what it cost, what was lost, as JSON. The text is the session's and stays until the
  * next call of this or lacuna_close. Null on failure. */
 LACUNA_API const char* lacuna_report_json(lacuna_session* session);
+/* Forgets what the report has counted: the next one begins at nothing. */
+LACUNA_API lacuna_status lacuna_reset_report(lacuna_session* session);
 /* Text of the session's last failure, "" if none; with null, of this thread's last failure of lacuna_open
  * or of a call that got no session. Stays until the next failure. */
 LACUNA_API const char* lacuna_last_error(const lacuna_session* session);

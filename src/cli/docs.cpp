@@ -20,7 +20,29 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// The packed form in which kernel k reads a cache of this type: a lane16 kernel reads both of its
+// forms, and only f16 keeps its bits in the narrow one.
+template <class Op>
+PackFormat format_for(const kernel::Kernel<Op>& k, Dtype kv) {
+  return k.pack == PackFormat::lane16_f16 && kv != Dtype::f16 ? PackFormat::lane16_f32 : k.pack;
+}
+
+template <class Op>
+std::string forms(const kernel::Kernel<Op>& k) {
+  if (k.pack == PackFormat::none) return "what the call has";
+  const PackFormat narrow = format_for(k, Dtype::f16), wide = format_for(k, Dtype::f32);
+  if (narrow == wide) return name_of(wide);
+  return fmt::format("{}; {} for bf16 and f32", name_of(narrow), name_of(wide));
+}
+
 constexpr const char* kHead = "<!-- Written by `lacuna docs`; do not edit: change the source and run it again. -->\n";
+
+const std::string kIndex = std::string(kHead) +
+    "# Methods and kernels\n"
+    "- [Methods](methods.md): every method, one page each: parameters with ranges, limits, laws it does not obey.\n"
+    "- [Kernels](kernels.md): every kernel, best first: what it needs, what it reads, which head dimensions it takes.\n\n"
+    "`lacuna docs` writes these pages from the sources alone: they are the same on every machine. `make check`\n"
+    "fails when they are stale.\n";
 
 std::string paper_link(std::string_view paper) {
   constexpr std::string_view kArxiv = "arXiv:";
@@ -117,8 +139,8 @@ template <class Op>
 std::string kernel_list(const kernel::KernelList<Op>& list) {
   std::string out = "| kernel | needs | reads | |\n|---|---|---|---|\n";
   for (const auto* k : list)
-    out += fmt::format("| `{}` | {} | {} | {} |\n", k->name, k->needs ? describe(k->needs) : "any x86-64",
-                       k->pack == PackFormat::none ? "what the call has" : name_of(k->pack), k->only_forced ? k->only_forced : "");
+    out += fmt::format("| `{}` | {} | {} | {} |\n", k->name, k->needs ? describe(k->needs) : "any x86-64", forms(*k),
+                       k->only_forced ? k->only_forced : "");
   return out;
 }
 
@@ -141,7 +163,7 @@ std::string kernel_matrix() {
 }
 
 std::map<std::string, std::string> pages() {
-  std::map<std::string, std::string> out = {{"methods.md", method_table()}, {"kernels.md", kernel_matrix()}};
+  std::map<std::string, std::string> out = {{"README.md", kIndex}, {"methods.md", method_table()}, {"kernels.md", kernel_matrix()}};
   for (const auto& e : all_methods()) out[fmt::format("methods/{}.md", e.card->slug)] = method_page(e);
   return out;
 }

@@ -109,6 +109,23 @@ lacuna_status lacuna_new_graph(lacuna_session* s) {
   return LACUNA_OK;
 }
 
+lacuna_status lacuna_announce(lacuna_session* s, int32_t n_layers, int64_t prompt_tokens) {
+  if (!s) return fail(nullptr, LACUNA_BAD_ARGUMENT, "lacuna_announce: session is null; open one with lacuna_open");
+  if (n_layers < 0) return fail(s, LACUNA_BAD_ARGUMENT, "lacuna_announce: n_layers is negative; need 0 (unknown) or more");
+  if (prompt_tokens < -1)
+    return fail(s, LACUNA_BAD_ARGUMENT, "lacuna_announce: prompt_tokens is below -1; need -1 (unknown) or more");
+  s->session->announce(n_layers, prompt_tokens);
+  return LACUNA_OK;
+}
+
+lacuna_status lacuna_reset_report(lacuna_session* s) {
+  if (!s) return fail(nullptr, LACUNA_BAD_ARGUMENT, "lacuna_reset_report: session is null; open one with lacuna_open");
+  return guarded(s, [&] {
+    s->session->reset_report();
+    return LACUNA_OK;
+  });
+}
+
 const char* lacuna_report_json(lacuna_session* s) {
   if (!s) {
     fail(nullptr, LACUNA_BAD_ARGUMENT, "lacuna_report_json: session is null; open one with lacuna_open");

@@ -50,6 +50,15 @@ static void attends(void) {
   EXPECT(report && strstr(report, "\"method\":\"dense\""));
   EXPECT(strcmp(lacuna_last_error(s), "") == 0);
   EXPECT(lacuna_new_graph(s) == LACUNA_OK);
+  EXPECT(lacuna_announce(s, 24, 7000) == LACUNA_OK);
+  EXPECT(lacuna_announce(s, 0, -1) == LACUNA_OK);
+  EXPECT(lacuna_announce(s, -1, 5) == LACUNA_BAD_ARGUMENT);
+  EXPECT(strstr(lacuna_last_error(s), "n_layers"));
+  EXPECT(lacuna_announce(s, 1, -2) == LACUNA_BAD_ARGUMENT);
+  EXPECT(strstr(lacuna_last_error(s), "prompt_tokens"));
+  EXPECT(strstr(lacuna_report_json(s), "\"calls\":1"));
+  EXPECT(lacuna_reset_report(s) == LACUNA_OK);
+  EXPECT(!strstr(lacuna_report_json(s), "\"calls\":1"));
 
   call.v.n[2] = kRows - 1;
   EXPECT(lacuna_attend(s, &call) == LACUNA_BAD_ARGUMENT);
@@ -61,6 +70,32 @@ static void attends(void) {
   call.size = 8;
   EXPECT(lacuna_attend(s, &call) == LACUNA_BAD_ARGUMENT);
   EXPECT(lacuna_attend(s, NULL) == LACUNA_BAD_ARGUMENT);
+  lacuna_close(s);
+}
+
+/* What is announced reaches the method: without the number of layers trianglemix is dense and says so. */
+static void announces(void) {
+  static float q[600 * kDim], out[600 * kDim];
+  lacuna_session* s = NULL;
+  EXPECT(lacuna_open("trianglemix:window=50:last_rows=60 precision=high", &s) == LACUNA_OK);
+  if (!s) return;
+  lacuna_attend_call call;
+  memset(&call, 0, sizeof call);
+  call.size = sizeof call;
+  call.layer = 1;
+  call.q = rows_of(q);
+  call.q.n[2] = 600;
+  call.k = call.v = call.out = call.q;
+  call.out.data = out;
+  EXPECT(lacuna_attend(s, &call) == LACUNA_OK);
+  EXPECT(strstr(lacuna_report_json(s), "number of layers is unknown"));
+  EXPECT(lacuna_announce(s, 2, -1) == LACUNA_OK);
+  EXPECT(lacuna_attend(s, &call) == LACUNA_OK);
+  EXPECT(strstr(lacuna_report_json(s), "end is unknown"));
+  EXPECT(lacuna_reset_report(s) == LACUNA_OK);
+  EXPECT(lacuna_announce(s, 2, 600) == LACUNA_OK);
+  EXPECT(lacuna_attend(s, &call) == LACUNA_OK);
+  EXPECT(strstr(lacuna_report_json(s), "\"note\":\"\""));
   lacuna_close(s);
 }
 
@@ -77,6 +112,7 @@ static void refuses(const char* text, lacuna_status code, const char* words) {
 int main(void) {
   EXPECT(strlen(lacuna_version()) > 0);
   attends();
+  announces();
   lacuna_session* s = NULL;
   EXPECT(lacuna_open(NULL, &s) == LACUNA_OK);
   lacuna_close(s);
@@ -97,6 +133,8 @@ int main(void) {
   EXPECT(lacuna_attend(NULL, NULL) == LACUNA_BAD_ARGUMENT);
   EXPECT(lacuna_report_json(NULL) == NULL);
   EXPECT(lacuna_new_graph(NULL) == LACUNA_BAD_ARGUMENT);
+  EXPECT(lacuna_announce(NULL, 1, 1) == LACUNA_BAD_ARGUMENT);
+  EXPECT(lacuna_reset_report(NULL) == LACUNA_BAD_ARGUMENT);
   if (!failures) puts("all good");
   return failures != 0;
 }

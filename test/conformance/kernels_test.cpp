@@ -72,16 +72,11 @@ constexpr int kBlocks[] = {1, 16, 33, 64, 128};
 constexpr float kCaps[] = {0.0f, 20.0f, 3.0f};
 constexpr float kSpreads[] = {1.0f, 4.0f, 40.0f};
 
-// LACUNA_SEED=n draws other numbers for the same cases: the long run.
-std::uint64_t seed_shift() {
-  const char* text = std::getenv("LACUNA_SEED");
-  return text ? std::strtoull(text, nullptr, 10) * 100000 : 0;
-}
-
 std::vector<AttendSpec> attend_specs() {
   const std::vector<int> counts = {3, 12, 3, 5, 7, 9, 5, 5, 3, 2, 3, 3, 3, 2, 2, 3, 2};
   std::vector<AttendSpec> all;
-  for (const Levels& x : test::pairwise(counts, 20)) {
+  constexpr std::size_t kInFull = 5;  // in the long run: every type with every dk, dv, heads and number of rows
+  for (const Levels& x : test::full_run() ? test::product(counts, kInFull, 20 + test::seed_shift()) : test::pairwise(counts, 20)) {
     AttendSpec s;
     s.kv = static_cast<Dtype>(x[0]);
     s.dk = kDims[x[1]];
@@ -103,7 +98,7 @@ std::vector<AttendSpec> attend_specs() {
     s.nan_hidden = x[14];
     s.spread = kSpreads[x[15]];
     s.token_major = x[16];
-    s.seed = 100 + all.size() + seed_shift();
+    s.seed = 100 + all.size() + test::seed_shift();
     all.push_back(s);
   }
   return all;

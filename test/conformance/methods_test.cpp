@@ -3,6 +3,7 @@
 // docs/laws.md that speaks of methods. A new method is tested by its line in list.inc alone.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
 
@@ -404,7 +405,13 @@ std::vector<Case> cases_of(const Card& card) {
   return cases;
 }
 
-// One test per (method, law), named slug_law.
+// One test per (method, law), named slug_law, hyphens as underscores: a filter takes '-' for "not".
+std::string test_name(const Card& card, const Law& law) {
+  std::string name = fmt::format("{}_{}", card.slug, law.name);
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
 class MethodLaw : public ::testing::Test {
  public:
   MethodLaw(const Card& card, const Law& law) : card_(card), law_(law) {}
@@ -416,8 +423,8 @@ class MethodLaw : public ::testing::Test {
     ASSERT_FALSE(card_.small.empty()) << "the card of " << card_.slug << " names no small spec: say with which "
                                       << "parameters it leaves something out at 512 tokens";
     for (const Case& c : cases_of(card_)) {
-      SCOPED_TRACE(fmt::format("law {}: {}\nagain: lacuna-tests --gtest_filter=MethodLaws.{}_{}", law_.name, c.text(),
-                               card_.slug, law_.name));
+      SCOPED_TRACE(fmt::format("law {}: {}\nagain: lacuna-tests --gtest_filter=MethodLaws.{}", law_.name, c.text(),
+                               test_name(card_, law_)));
       test(c);
       if (HasFailure()) return;
     }
@@ -432,7 +439,7 @@ const bool kRegistered = [] {
   for (const auto& entry : all_methods())
     for (const Law& law : kLaws)
       if (law.of == Of::method)
-        ::testing::RegisterTest("MethodLaws", fmt::format("{}_{}", entry.card->slug, law.name).c_str(), nullptr, nullptr,
+        ::testing::RegisterTest("MethodLaws", test_name(*entry.card, law).c_str(), nullptr, nullptr,
                                 __FILE__, __LINE__, [&entry, &law]() -> ::testing::Test* {
                                   return new MethodLaw(*entry.card, law);
                                 });

@@ -6,6 +6,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -230,6 +231,22 @@ class Docs(unittest.TestCase):
             self.assertEqual(run("docs", "--out", folder)[0], 0)
             pathlib.Path(folder, "methods", "gone.md").write_text("old", encoding="utf-8")
             self.assertEqual(run("docs", "--check", "--out", folder)[0], 1)
+
+
+    def test_pages_say_what_is_there(self):
+        root = pathlib.Path(__file__).resolve().parents[2]
+        with tempfile.TemporaryDirectory() as folder:
+            self.assertEqual(run("docs", "--out", folder)[0], 0)
+            for page in pathlib.Path(folder).rglob("*.md"):
+                text = page.read_text(encoding="utf-8")
+                for link in re.findall(r"\]\(([^):]+)\)", text):
+                    there = (page.parent / link).exists() or link == "../../laws.md"
+                    self.assertTrue(there, f"{page.name} links {link}")
+                for source in re.findall(r"^Source: `(.+)`", text, re.MULTILINE):
+                    self.assertTrue((root / source).is_file(), source)
+            kernels = pathlib.Path(folder, "kernels.md").read_text(encoding="utf-8")
+            for kernel in ("cpu.avx2", "cpu.avx2.decode", "cpu.avx512"):  # lane16 takes every cache type
+                self.assertIn(f"| `{kernel}` | high | 1 | 16-256 | 16-256 | 16-256 |", kernels)
 
 
 class Width(unittest.TestCase):

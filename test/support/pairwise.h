@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pairwise covering: a short list of cases in which every pair of levels of any two factors occurs.
+//
+// LACUNA_FULL=1 is the long run: the product of the first factors, all others drawn by chance.
+// LACUNA_SEED=n draws other numbers.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdlib>
+#include <string_view>
 #include <vector>
 
 #include "base/rng.h"
@@ -10,6 +16,35 @@
 namespace lacuna::test {
 
 using Levels = std::vector<int>;  // one level per factor
+
+inline bool full_run() {
+  const char* text = std::getenv("LACUNA_FULL");
+  return text && std::string_view(text) == "1";
+}
+
+inline std::uint64_t seed_shift() {
+  const char* text = std::getenv("LACUNA_SEED");
+  return text ? std::strtoull(text, nullptr, 10) * 100000 : 0;
+}
+
+// Every combination of levels of the first `in_full` factors.
+inline std::vector<Levels> product(const std::vector<int>& counts, std::size_t in_full, std::uint64_t seed) {
+  Rng rng(seed);
+  std::size_t total = 1;
+  for (std::size_t f = 0; f < in_full; ++f) total *= static_cast<std::size_t>(counts[f]);
+  std::vector<Levels> cases;
+  for (std::size_t i = 0; i < total; ++i) {
+    Levels x(counts.size());
+    std::size_t rest = i;
+    for (std::size_t f = 0; f < counts.size(); ++f) {
+      const auto n = static_cast<std::size_t>(counts[f]);
+      x[f] = static_cast<int>(f < in_full ? rest % n : rng.below(n));
+      if (f < in_full) rest /= n;
+    }
+    cases.push_back(x);
+  }
+  return cases;
+}
 
 // Greedy: every case is the best of some random ones, each seeded with a pair not yet covered.
 inline std::vector<Levels> pairwise(const std::vector<int>& counts, std::uint64_t seed) {

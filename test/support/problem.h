@@ -17,6 +17,7 @@
 #include "engine/registry.h"
 #include "engine/session.h"
 #include "lacuna/lacuna.h"
+#include "support/pairwise.h"
 
 namespace lacuna::testing {
 
@@ -36,7 +37,7 @@ struct Problem {
   std::vector<std::uint16_t> k, v;
 
   explicit Problem(const Shape& shape) : s(shape) {
-    Rng rng(shape.seed);
+    Rng rng(shape.seed + test::seed_shift());
     const auto size = [&](int heads) { return static_cast<std::size_t>(heads) * s.n * s.d; };
     q.resize(size(s.hq));
     k.resize(size(s.hkv));

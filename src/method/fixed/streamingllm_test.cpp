@@ -92,7 +92,10 @@ TEST(StreamingLlm, AutoScalesWithTheAnnouncedPromptAndChunksAgree) {
     EXPECT_EQ(std::get<Window>(p.value().pattern()).window, 500);
   }
   lab.prompt_tokens = -1;  // unknown: the chunk's end stands for it
-  EXPECT_EQ(std::get<Window>(lab.plan(*m, 800, 1200).value().pattern()).window, 300);
+  const auto guessed = lab.plan(*m, 800, 1200);
+  EXPECT_EQ(std::get<Window>(guessed.value().pattern()).window, 300);
+  EXPECT_NE(guessed.value().why.find("the prompt's end is unknown"), std::string::npos) << guessed.value().why;
+  EXPECT_EQ(lab.plan(*make(method_entry_streamingllm(), {{"window", 50}}), 800, 1200).value().why, "");
 }
 
 TEST(StreamingLlm, PresetsSetThePublishedConstants) {

@@ -23,7 +23,9 @@ TEST(TriangleMix, DenseWhenAnyPartCoversAll) {
   MethodLab lab(2, 1, 150, 8);
   EXPECT_TRUE(is_dense(lab.plan(*triangle(4, 150, 0), 0, 150).value())) << "window >= N";
   EXPECT_TRUE(is_dense(lab.plan(*triangle(4, 10, 150), 0, 150).value())) << "last_rows = N";
-  EXPECT_TRUE(is_dense(lab.plan(*triangle(4, 10, 9999), 0, 150).value())) << "last_rows > N is clipped";
+  const auto clipped = lab.plan(*triangle(4, 10, 9999), 0, 150);
+  EXPECT_TRUE(is_dense(clipped.value())) << "last_rows > N is clipped";
+  EXPECT_NE(clipped.value().why.find("last_rows = 9999 is more than the prompt's 150 tokens"), std::string::npos);
   for (int layer = 0; layer < lab.n_layers; ++layer)
     EXPECT_TRUE(is_dense(lab.plan(*triangle(4, 10, 5, lab.n_layers), 0, 150, layer).value())) << "layer_start = L";
   EXPECT_FALSE(is_dense(lab.plan(*triangle(4, 10, 5), 0, 150).value()));
@@ -96,8 +98,11 @@ TEST(TriangleMix, ChunksOfAnAnnouncedPromptEqualOneShot) {
 TEST(TriangleMix, UnknownPromptEndTakesTheChunks) {
   MethodLab lab(1, 1, 200, 4);
   auto m = triangle(3, 11, 20);
-  const auto w = std::get<Window>(lab.plan(*m, 50, 150).value().pattern());
-  EXPECT_EQ(w.dense_from, 130);
+  const auto p = lab.plan(*m, 50, 150);
+  EXPECT_EQ(std::get<Window>(p.value().pattern()).dense_from, 130);
+  EXPECT_NE(p.value().why.find("the prompt's end is unknown"), std::string::npos) << p.value().why;
+  lab.prompt_tokens = 200;
+  EXPECT_EQ(lab.plan(*m, 50, 150).value().why, "");
   lab.prompt_tokens = 100;  // a second turn lies past the announced end
   EXPECT_EQ(std::get<Window>(lab.plan(*m, 120, 200).value().pattern()).dense_from, 180);
 }
@@ -116,6 +121,20 @@ TEST(TriangleMix, LastRowsFindTheNeedleThatTheAShapeLoses) {
   };
   EXPECT_GT(found(16), 50);
   EXPECT_LT(found(0), 5);
+}
+
+// The sheet's "given the same K and V": dense rows have the bits of dense attention.
+TEST(TriangleMix, LastRowsEqualDenseRowsAndTheOthersTheAShape) {
+  constexpr std::int64_t kN = 97;
+  MethodLab lab(2, 1, kN, 8, 6);
+  const auto p = lab.plan(*triangle(3, 11, 17), 0, kN);
+  const Grid g{2, kN, kN, 0};
+  for (int h = 0; h < 2; ++h)
+    for (std::int64_t i = 0; i < kN; ++i) {
+      const auto got = lab.attend(h, i, [&](std::int64_t j) { return keeps(p.value(), g, h, static_cast<std::int32_t>(i), j); });
+      const auto want = lab.attend(h, i, [&](std::int64_t j) { return i >= kN - 17 || j < 3 || i - j < 11; });
+      EXPECT_EQ(got, want) << "head " << h << " row " << i;
+    }
 }
 
 TEST(TriangleMix, Presets) {
