@@ -20,13 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The packed form in which kernel k reads a cache of this type: a lane16 kernel reads both of its
-// forms, and only f16 keeps its bits in the narrow one.
-template <class Op>
-PackFormat format_for(const kernel::Kernel<Op>& k, Dtype kv) {
-  return k.pack == PackFormat::lane16_f16 && kv != Dtype::f16 ? PackFormat::lane16_f32 : k.pack;
-}
-
 template <class Op>
 std::string forms(const kernel::Kernel<Op>& k) {
   if (k.pack == PackFormat::none) return "what the call has";

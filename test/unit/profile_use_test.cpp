@@ -33,7 +33,7 @@ class Listed final : public Method {
     return {};
   }
   Result<Plan> plan(const AttentionView&, Context&) const override {
-    return Plan{.pattern = Window{.sink = 0, .window = window}, .routes = {}, .weigh = Weigh::softmax, .why = {}};
+    return plan_of(Window{.sink = 0, .window = window});
   }
 };
 LACUNA_METHOD(listed, Listed)
