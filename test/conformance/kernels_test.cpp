@@ -19,6 +19,7 @@ namespace {
 using test::AttendCase;
 using test::AttendResult;
 using test::AttendSpec;
+using test::Gather;
 using test::Levels;
 using test::Lists;
 using test::MaskKind;
@@ -73,7 +74,7 @@ constexpr float kCaps[] = {0.0f, 20.0f, 3.0f};
 constexpr float kSpreads[] = {1.0f, 4.0f, 40.0f};
 
 std::vector<AttendSpec> attend_specs() {
-  const std::vector<int> counts = {3, 12, 3, 5, 7, 9, 5, 5, 3, 2, 3, 3, 3, 2, 2, 3, 2};
+  const std::vector<int> counts = {3, 12, 3, 5, 7, 9, 5, 5, 3, 2, 3, 3, 3, 2, 2, 3, 2, 3};
   std::vector<AttendSpec> all;
   constexpr std::size_t kInFull = 5;  // in the long run: every type with every dk, dv, heads and number of rows
   for (const Levels& x : test::full_run() ? test::product(counts, kInFull, 20 + test::seed_shift()) : test::pairwise(counts, 20)) {
@@ -98,6 +99,7 @@ std::vector<AttendSpec> attend_specs() {
     s.nan_hidden = x[14];
     s.spread = kSpreads[x[15]];
     s.token_major = x[16];
+    s.gather = static_cast<Gather>(x[17]);
     s.seed = 100 + all.size() + test::seed_shift();
     all.push_back(s);
   }
@@ -131,8 +133,11 @@ int bound(const AttendKernel& k) {
 // smallest calls: none of the optional outputs, and no rows at all.
 int edges(const AttendKernel& k) {
   int taken = 0;
-  for (const int rows : {1, 3, 40}) {
-    AttendCase c({.hq = 4, .hkv = 2, .dk = 48, .dv = 24, .n_rows = rows, .n_cells = 75, .block_q = 16, .resume = true});
+  constexpr std::pair<int, Gather> kCases[] = {
+      {1, Gather::none}, {3, Gather::some}, {40, Gather::none}, {1, Gather::all}, {40, Gather::some}};
+  for (const auto& [rows, gather] : kCases) {
+    AttendCase c({.hq = 4, .hkv = 2, .dk = 48, .dv = 24, .n_rows = rows, .n_cells = 75, .block_q = 16, .gather = gather,
+                  .resume = true});
     if (!takes(k, c, Precision::fast)) continue;
     ++taken;
     AttendResult r;
@@ -210,7 +215,8 @@ int merge(const AttendKernel& k) {
   for (int i = 0; i < 24; i += test::kThin) {
     AttendSpec s{.hq = 4, .hkv = 2, .dk = kDims[i % 12], .dv = kDims[(i * 5) % 12], .n_rows = kRows[i % 7],
                  .n_cells = 40 + 37 * i, .block_q = kBlocks[i % 5], .mask = static_cast<MaskKind>(i % 4),
-                 .lists = static_cast<Lists>(i / 2 % 3), .kv = static_cast<Dtype>(i % 3)};
+                 .lists = static_cast<Lists>(i / 2 % 3),
+                 .gather = static_cast<Gather>(i / 6 % 3), .kv = static_cast<Dtype>(i % 3)};
     s.seed = static_cast<std::uint64_t>(i) + 1;
     AttendCase joint_case(s);
     const AttendResult want = joint_case.reference();
@@ -292,7 +298,8 @@ int nonfinite(const AttendKernel& k) {
   const float values[] = {NAN, INFINITY, -INFINITY};
   for (int i = 0; i < 36; i += test::kThin == 1 ? 1 : 5) {  // 5: all types and values still meet
     AttendSpec s{.hq = 4, .hkv = 2, .dk = 32 + 8 * (i % 3), .dv = 40, .n_rows = i % 2 ? 1 + i : 2, .n_cells = 150,
-                 .block_q = 16, .mask = i % 5 ? MaskKind::causal : MaskKind::random, .kv = static_cast<Dtype>(i % 3)};
+                 .block_q = 16, .mask = i % 5 ? MaskKind::causal : MaskKind::random,
+                 .gather = static_cast<Gather>(i / 3 % 3), .kv = static_cast<Dtype>(i % 3)};
     s.seed = static_cast<std::uint64_t>(i) + 7;
     const float bad = values[i % 3];
     for (int where = 0; where < 3; ++where) {  // 0 q, 1 k, 2 v
@@ -314,14 +321,11 @@ int nonfinite(const AttendKernel& k) {
       const float* before = clean.out.data() + (a.out - dirty.out.data());
       for (int h = 0; h < s.hq; ++h)
         for (int n = 0; n < s.n_rows; ++n) {
-          bool block_reads = false, any = false;  // some row of the block sees a cell of the same tile
-          for (int r = n / s.block_q * s.block_q; r < std::min(s.n_rows, (n / s.block_q + 1) * s.block_q); ++r)
-            for (std::int64_t x = cell / kTileKeys * kTileKeys; x < std::min<std::int64_t>(s.n_cells, (cell / kTileKeys + 1) * kTileKeys); ++x)
-              block_reads = block_reads || c.sees(h, r, x);
+          bool any = false;
           for (std::int64_t x = 0; x < s.n_cells; ++x) any = any || c.sees(h, n, x);
           const bool group = h / 2 == kv_head;
           const bool hit = where == 0 ? h == head && n == row && any : group && c.sees(h, n, cell);
-          const bool unspecified = where == 2 && group && block_reads && !hit;
+          const bool unspecified = where == 2 && group && c.reads(h, n / s.block_q, cell) && !hit;
           if (unspecified) continue;
           const float* x = a.out + h * a.out_head + n * a.out_row;
           const float* y = before + h * a.out_head + n * a.out_row;

@@ -30,6 +30,7 @@ namespace lacuna::test {
 
 enum class MaskKind { dense, causal, window, random, nothing };
 enum class Lists { shared, per_kv_head, per_head };
+enum class Gather { none, some, all };  // how many of the cells are named by gathered tiles
 
 struct AttendSpec {
   int hq = 2, hkv = 1, dk = 64, dv = 64, n_rows = 5;
@@ -37,6 +38,7 @@ struct AttendSpec {
   int block_q = 64;
   MaskKind mask = MaskKind::causal;
   Lists lists = Lists::shared;
+  Gather gather = Gather::none;
   Dtype kv = Dtype::f16;
   float spread = 1.0f;    // standard deviation of the logits
   float softcap = 0;
@@ -48,11 +50,13 @@ struct AttendSpec {
   std::string line() const {
     static constexpr const char* kMask[] = {"dense", "causal", "window", "random", "nothing"};
     static constexpr const char* kLists[] = {"shared", "per_kv_head", "per_head"};
+    static constexpr const char* kGather[] = {"none", "some", "all"};
     return fmt::format(
-        "attend hq={} hkv={} dk={} dv={} nq={} nkv={} block={} mask={} lists={} kv={} spread={} softcap={} sinks={} "
+        "attend hq={} hkv={} dk={} dv={} nq={} nkv={} block={} mask={} lists={} gather={} kv={} spread={} softcap={} sinks={} "
         "bias={} slopes={} resume={} normalise={} lse={} nan_hidden={} token_major={} seed={}",
         hq, hkv, dk, dv, n_rows, n_cells, block_q, kMask[static_cast<int>(mask)],
-        kLists[static_cast<int>(lists)], name_of(kv), spread, softcap, sinks, bias, slopes, resume, normalise, lse, nan_hidden, token_major, seed);
+        kLists[static_cast<int>(lists)], kGather[static_cast<int>(gather)], name_of(kv), spread, softcap, sinks, bias,
+        slopes, resume, normalise, lse, nan_hidden, token_major, seed);
   }
 };
 
@@ -102,6 +106,10 @@ class AttendCase {
       a.packed_v = packed(op::Pack::Role::value, format, packed_v_);
     }
     a.runs = {s.block_q, s.n_rows, lists(), s.n_cells, row_ptr_.data(), runs_.data(), words_.data(), s.hq / lists()};
+    if (s.gather != Gather::none) {
+      a.runs.slots = slots_.data();
+      a.runs.first_gathered = first_gathered();
+    }
     a.precision = precision;
     a.scale = s.spread / std::sqrt(static_cast<float>(s.dk));
     a.softcap = s.softcap;
@@ -129,6 +137,19 @@ class AttendCase {
   bool sees(int head, int row, std::int64_t cell) const {
     return visible_[(static_cast<std::size_t>(list_of(head)) * s.n_rows + row) * tiles() + cell / kTileKeys] >>
                (cell % kTileKeys) & 1u;
+  }
+
+  // Whether a tile that holds the cell, packed or gathered, is named for the rows of a block.
+  bool reads(int head, int block, std::int64_t cell) const {
+    const std::int32_t* list = row_ptr_.data() + list_of(head) * (blocks() + 1) + block;
+    for (std::int32_t r = list[0]; r < list[1]; ++r)
+      for (std::int32_t t = runs_[r].begin; t < runs_[r].end; ++t) {
+        if (t == cell / kTileKeys) return true;
+        if (t < first_gathered()) continue;
+        const auto from = slots_.begin() + std::int64_t{t - first_gathered()} * kTileKeys;
+        if (std::find(from, from + kTileKeys, cell) != from + kTileKeys) return true;
+      }
+    return false;
   }
 
   // The same formula in f32 with q, k, v and the probabilities rounded by `round`; no tricks. What a
@@ -227,6 +248,8 @@ class AttendCase {
   static constexpr std::int64_t kGap = 37;
   std::int64_t tiles() const { return tiles_of(s.n_cells); }
   int lists() const { return s.lists == Lists::shared ? 1 : s.lists == Lists::per_head ? s.hq : s.hkv; }
+  int blocks() const { return (s.n_rows + s.block_q - 1) / s.block_q; }
+  std::int32_t first_gathered() const { return static_cast<std::int32_t>(tiles()) + 2; }
   int list_of(int head) const { return head / (s.hq / lists()); }
   std::int64_t q_row() const { return s.token_major ? s.hq * q_head() : s.dk + 5; }
   std::int64_t q_head() const { return s.token_major ? s.dk : s.n_rows * q_row() + 7; }
@@ -243,7 +266,8 @@ class AttendCase {
 
   // Random numbers per (row block, tile) first: skipped, full or partial tiles all occur.
   void make_runs() {
-    const int n_blocks = (s.n_rows + s.block_q - 1) / s.block_q;
+    const int n_blocks = blocks();
+    named_.assign(static_cast<std::size_t>(s.n_cells), false);
     visible_.assign(static_cast<std::size_t>(lists()) * s.n_rows * tiles(), 0u);
     for (int h = 0; h < lists(); ++h)
       for (int b = 0; b < n_blocks; ++b) {
@@ -276,26 +300,54 @@ class AttendCase {
     }
   }
 
+  std::uint32_t visible(int list, int row, std::int64_t tile) const {
+    return visible_[(static_cast<std::size_t>(list) * s.n_rows + row) * tiles() + tile];
+  }
+
   void append_block(int list, int first, int rows) {
     const std::size_t begin = runs_.size();
+    std::vector<std::uint32_t> words(static_cast<std::size_t>(s.block_q));
+    std::vector<std::int32_t> loose;  // cells for gathered tiles, seen by some row or, now and then, by none
     for (std::int64_t t = 0; t < tiles(); ++t) {
-      std::uint32_t all = ~0u, any = 0;
-      for (int r = 0; r < rows; ++r) {
-        const std::uint32_t w = visible_[(static_cast<std::size_t>(list) * s.n_rows + first + r) * tiles() + t];
-        all &= w;
-        any |= w;
-      }
-      if (!any) continue;
-      const auto tile = static_cast<std::int32_t>(t);
-      if (all == ~0u && rng_.below(16) != 0) {  // now and then a full tile is told as a partial one
-        if (runs_.size() > begin && runs_.back().bits < 0 && runs_.back().end == tile) ++runs_.back().end;
-        else runs_.push_back({tile, tile + 1, -1});
-        continue;
-      }
-      runs_.push_back({tile, tile + 1, static_cast<std::int32_t>(words_.size() / static_cast<std::size_t>(s.block_q))});
-      for (int r = 0; r < s.block_q; ++r)
-        words_.push_back(r < rows ? visible_[(static_cast<std::size_t>(list) * s.n_rows + first + r) * tiles() + t] : 0u);
+      const std::uint64_t kind = rng_.below(3);  // of a tile in a mixed list: 0 stays, 1 leaves, 2 does so in part
+      std::uint32_t leaves = s.gather == Gather::none ? 0 : s.gather == Gather::all || kind == 1 ? ~0u : 0;
+      if (s.gather == Gather::some && kind == 2) leaves = static_cast<std::uint32_t>(rng_.below(std::uint64_t{1} << 32));
+      std::uint32_t any = 0;
+      for (int r = 0; r < rows; ++r) any |= visible(list, first + r, t);
+      for (int b = 0; b < kTileKeys; ++b)
+        if (leaves >> b & 1u && t * kTileKeys + b < s.n_cells && (any >> b & 1u || rng_.below(32) == 0))
+          loose.push_back(static_cast<std::int32_t>(t * kTileKeys + b));
+      if (!(any & ~leaves)) continue;
+      for (int r = 0; r < rows; ++r) words[static_cast<std::size_t>(r)] = visible(list, first + r, t) & ~leaves;
+      for (std::int64_t c = t * kTileKeys; c < std::min(s.n_cells, (t + 1) * kTileKeys); ++c)
+        named_[static_cast<std::size_t>(c)] = true;
+      append_tile(begin, static_cast<std::int32_t>(t), words, rows);
     }
+    for (std::size_t i = loose.size(); i > 1; --i) std::swap(loose[i - 1], loose[rng_.below(i)]);
+    for (std::size_t at = 0; at < loose.size(); at += kTileKeys) {
+      const auto tile = first_gathered() + static_cast<std::int32_t>(slots_.size() / kTileKeys);
+      std::fill(words.begin(), words.end(), 0u);
+      for (std::size_t b = 0; b < kTileKeys; ++b) {
+        const std::int32_t cell = at + b < loose.size() ? loose[at + b] : -1;
+        slots_.push_back(cell);
+        if (cell < 0) continue;
+        named_[static_cast<std::size_t>(cell)] = true;
+        for (int r = 0; r < rows; ++r)
+          words[static_cast<std::size_t>(r)] |= (visible(list, first + r, cell / kTileKeys) >> (cell % kTileKeys) & 1u) << b;
+      }
+      append_tile(begin, tile, words, rows);
+    }
+  }
+
+  void append_tile(std::size_t list_begin, std::int32_t tile, const std::vector<std::uint32_t>& words, int rows) {
+    const bool full = std::all_of(words.begin(), words.begin() + rows, [](std::uint32_t w) { return w == ~0u; });
+    if (full && rng_.below(16) != 0) {  // now and then a full tile is told as a partial one
+      if (runs_.size() > list_begin && runs_.back().bits < 0 && runs_.back().end == tile) ++runs_.back().end;
+      else runs_.push_back({tile, tile + 1, -1});
+      return;
+    }
+    runs_.push_back({tile, tile + 1, static_cast<std::int32_t>(words_.size() / static_cast<std::size_t>(s.block_q))});
+    for (int r = 0; r < s.block_q; ++r) words_.push_back(r < rows ? words[static_cast<std::size_t>(r)] : 0u);
   }
 
   void make_tensors() {
@@ -318,6 +370,11 @@ class AttendCase {
           for (std::int64_t d = 0; d < s.hkv * s.dk; ++d)
             store_as(k_.data(), s.kv, c * s.hkv * s.dk + d, c % 2 ? NAN : 3e4f * (d % 2 ? 1.0f : -1.0f));
       }
+    for (std::int64_t c = 0; c < s.n_cells; ++c) {  // what no list names may be anything
+      if (named_[static_cast<std::size_t>(c)]) continue;
+      for (std::int64_t d = 0; d < s.hkv * s.dk; ++d) store_as(k_.data(), s.kv, c * s.hkv * s.dk + d, NAN);
+      for (std::int64_t d = 0; d < s.hkv * s.dv; ++d) store_as(v_.data(), s.kv, c * s.hkv * s.dv + d, NAN);
+    }
     for (int h = 0; h < s.hq; ++h) {
       sinks_.push_back(2 * normal());
       slopes_.push_back(std::exp2(-static_cast<float>(h + 1)));
@@ -360,7 +417,8 @@ class AttendCase {
 
   Rng rng_;
   std::vector<std::uint32_t> visible_, words_;  // visible_: [lists][n_rows][tiles]
-  std::vector<std::int32_t> row_ptr_;
+  std::vector<std::int32_t> row_ptr_, slots_;
+  std::vector<bool> named_;  // cells in tiles of any list
   std::vector<TileRun> runs_;
   std::vector<float> q_, sinks_, slopes_, m0_, l0_, acc0_;
   std::vector<unsigned char> k_, v_;

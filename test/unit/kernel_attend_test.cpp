@@ -48,9 +48,10 @@ TEST_P(AttendKernel, EveryResidueOfCells) {
 TEST_P(AttendKernel, Masks) {
   for (const MaskKind mask : {MaskKind::dense, MaskKind::causal, MaskKind::window, MaskKind::random, MaskKind::nothing})
     for (const Lists lists : {Lists::shared, Lists::per_kv_head, Lists::per_head})
-      for (const int rows : {1, 3, 8, 40})
-        check({.hq = 4, .hkv = 2, .dk = 40, .dv = 24, .n_rows = rows, .n_cells = 333, .block_q = rows == 40 ? 16 : 64,
-               .mask = mask, .lists = lists, .nan_hidden = true, .seed = static_cast<std::uint64_t>(rows)});
+      for (const Gather gather : {Gather::none, Gather::some, Gather::all})
+        for (const int rows : {1, 3, 8, 40})
+          check({.hq = 4, .hkv = 2, .dk = 40, .dv = 24, .n_rows = rows, .n_cells = 333, .block_q = rows == 40 ? 16 : 64,
+                 .mask = mask, .lists = lists, .gather = gather, .nan_hidden = true, .seed = static_cast<std::uint64_t>(rows)});
   EXPECT_GT(taken_, 0);
 }
 
@@ -69,6 +70,7 @@ TEST_P(AttendKernel, RandomCases) {
     s.block_q = coin() ? 64 : 1 + static_cast<int>(rng.below(128));
     s.mask = static_cast<MaskKind>(rng.below(4));
     s.lists = static_cast<Lists>(rng.below(3));
+    s.gather = static_cast<Gather>(rng.below(3));
     s.kv = static_cast<Dtype>(rng.below(3));
     s.spread = coin() ? 1.0f : 4.0f;
     s.softcap = coin() ? 0.0f : 20.0f;

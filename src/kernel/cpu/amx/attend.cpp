@@ -121,8 +121,9 @@ class Task {
   void run() {
     const int n_units = ceil_div(stacked_, kUnitRows);
     for (int u = 0; u < n_units; ++u) begin(u);
-    const std::int32_t* list = a_.runs.row_ptr + static_cast<std::int64_t>(a_.runs.heads == 1 ? 0 : first_head_ / a_.runs.heads_per_list) *
-                                                     (ceil_div(a_.runs.n_rows, a_.runs.block_q) + 1) + block_;
+    const int row_ptrs = ceil_div(a_.runs.n_rows, a_.runs.block_q) + 1;  // of a list
+    const std::int64_t which = a_.runs.heads == 1 ? 0 : first_head_ / a_.runs.heads_per_list;
+    const std::int32_t* list = a_.runs.row_ptr + which * row_ptrs + block_;
     Keys span[kSpanTiles];
     int n = 0;
     for (std::int32_t i = list[0]; i < list[1]; ++i) {
