@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Makes the figures that README and docs speak of, each as text and as JSON, in bench/results/<processor>/:
+#   attend    attention alone beside llama.cpp's (cases/perf_*.txt)
+#   compare   a real model reads a real text: stock, Lacuna dense, every method
+#   hosting   a decoded token at a context of 2048 with and without the plug-in
+#
+#   bench/figures.sh [attend] [compare] [hosting]        all of them when none is named
+#
+# LACUNA_BUILD (build/release), LACUNA_MODELS (models), LLAMA_DIR and THREADS (2) say where and how.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+build=${LACUNA_BUILD:-build/release} models=${LACUNA_MODELS:-models} threads=${THREADS:-2}
+methods=${METHODS:-streamingllm,trianglemix,xattention,minference,flexprefill}
+processor=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1 | tr '[:upper:]' '[:lower:]' |
+  sed -E 's/\((r|tm)\)//g; s/@.*//; s/\b(processor|cpu)\b//g' | tr -cs 'a-z0-9' '-' | sed 's/^-//; s/-$//')
+grep -q amx_bf16 /proc/cpuinfo && processor+=-amx
+out=${OUT_DIR:-bench/results}/$processor
+mkdir -p "$out"
+version=${LACUNA_COMMIT:-$(git rev-parse --short HEAD)}
+
+# keep NAME command...: runs it, shows it, and keeps what it prints under a head that says what it was.
+keep() {
+  local file=$out/$1.txt
+  shift
+  {
+    printf '%s\n' "bench/figures.sh: $*"
+    printf '%s\n\n' "commit $version; $(date -u +%Y-%m-%d); $(nproc) cores, $threads threads; $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)"
+  } >"$file"
+  "$@" | tee -a "$file"
+}
+
+[[ $# -gt 0 ]] || set -- attend compare hosting
+for what in "$@"; do
+  case $what in
+    attend) keep attend "$build/lacuna" bench cases/perf_attend.txt cases/perf_strided.txt --peer llama --json "$out/attend.json" ;;
+    compare)
+      keep compare "$build/lacuna" compare -m "$models/smollm2-135m-instruct.gguf" -f "$models/texts/demo.txt" \
+        -p "$(cat "$models/texts/demo_question.txt")" --methods "$methods" -t "$threads" --json "$out/compare.json"
+      ;;
+    hosting)
+      bin=${LLAMA_DIR:+$LLAMA_DIR/bin}
+      bin=${bin:-$(dirname "$(readlink -f "$(command -v llama-bench || ls -d "${LACUNA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lacuna}"/llama-*/bin/llama-bench | head -n 1)")")}
+      run=("$bin/llama-bench" -m "$models/smollm2-135m-instruct.gguf" -p 0 -n 64 -d 2048 -r 5 -fa on -t "$threads" -o md)
+      keep hosting-stock "${run[@]}"
+      keep hosting-lacuna env GGML_BACKEND_PATH="$build/liblacuna-ggml.so" LACUNA="dense quiet=1 report=$out/hosting.json" "${run[@]}"
+      ;;
+    *) echo "error: '$what': need attend, compare or hosting" >&2; exit 1 ;;
+  esac
+done
