@@ -151,5 +151,26 @@ TEST(AmxAttend, HardwareEqualsEmulation) {
   }
 }
 
+// llama.cpp configures each thread's tiles once and relies on it; without that its products die of SIGILL.
+TEST(Amx, LeavesTheThreadsTileConfigurationAsItWas) {
+  const auto& k = find("cpu.amx");
+  if (!missing_features(detect_features(), k.needs).empty()) GTEST_SKIP() << "cpu.amx: no AMX here";
+  using Config = kernel::amx::HardwareTiles::Config;
+  Config own, after;
+  own.palette = 1;
+  for (int i = 0; i < 8; ++i) {
+    own.row_bytes[i] = 32;
+    own.rows[i] = static_cast<std::uint8_t>(8 + i);
+  }
+  asm volatile("ldtilecfg %0" ::"m"(own) : "memory");
+  const auto one = make_thread_pool(1);  // runs on this thread
+  Workspace space;
+  AttendCase c({.hq = 4, .hkv = 2, .n_rows = 40, .n_cells = 300});
+  run_attend(k, c, Precision::fast, *one, space);
+  asm volatile("sttilecfg %0" : "=m"(after)::"memory");
+  asm volatile("tilerelease" ::: "memory");
+  EXPECT_EQ(std::memcmp(&own, &after, sizeof own), 0);
+}
+
 }  // namespace
 }  // namespace lacuna::test

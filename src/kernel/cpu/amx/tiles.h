@@ -20,20 +20,27 @@ constexpr int kTileDepth = 32;  // values a product sums over
 // Instructions as text: an -mamx flag would let the compiler treat the tile configuration as a dead
 // store (g++ 12). The compiler knows nothing of tile registers, so the order of these volatile
 // statements is all that matters; "memory" keeps them in order with the scores and weights.
+//
+// The thread's own configuration is put back afterwards: a host may set its own once per thread and
+// rely on it (llama.cpp's matrix products do, and die of SIGILL without it).
 struct HardwareTiles {
+  struct alignas(64) Config {
+    std::uint8_t palette = 0, start_row = 0, reserved[14] = {};
+    std::uint16_t row_bytes[16] = {};
+    std::uint8_t rows[16] = {};
+  };
   [[gnu::always_inline]] HardwareTiles() {
-    struct alignas(64) Config {
-      std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      std::uint16_t row_bytes[16] = {};
-      std::uint8_t rows[16] = {};
-    } config;
+    asm volatile("sttilecfg %0" : "=m"(before_)::"memory");
+    Config config;
+    config.palette = 1;
     for (int i = 0; i < 8; ++i) {
       config.row_bytes[i] = 64;
       config.rows[i] = kTileRows;
     }
     asm volatile("ldtilecfg %0" ::"m"(config) : "memory");
   }
-  [[gnu::always_inline]] ~HardwareTiles() { asm volatile("tilerelease" ::: "memory"); }
+  // Palette 0 is what a thread without tiles has: loading it releases them.
+  [[gnu::always_inline]] ~HardwareTiles() { asm volatile("ldtilecfg %0" ::"m"(before_) : "memory"); }
   HardwareTiles(const HardwareTiles&) = delete;
   HardwareTiles& operator=(const HardwareTiles&) = delete;
 
@@ -54,6 +61,9 @@ struct HardwareTiles {
   [[gnu::always_inline]] void multiply_add() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
   }
+
+ private:
+  Config before_;
 };
 
 // What the manual says the instructions do: of each pair of values the two products go into two
