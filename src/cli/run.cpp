@@ -175,9 +175,9 @@ void print_summary(const Json& j, const Outcome& out, const nlohmann::json& repo
 
 // Attention calls the plug-in left to llama.cpp, and why.
 void say_what_was_declined(const nlohmann::json& report) {
-  if (const auto declined = at_path(report, {"declined"}); declined.is_object())
-    for (const auto& [reason, count] : declined.items())
-      if (count.is_number() && count.get<double>() > 0) note(fmt::format("left to llama.cpp: {} ({} times)", reason, count.dump()));
+  if (const auto declined = at_path(report, {"declined"}); declined.is_array())
+    for (const auto& reason : declined)
+      if (reason.is_string()) note(fmt::format("left to llama.cpp: {}", reason.get<std::string>()));
 }
 
 int run(RunOptions& o, const JsonSink& sink) {

@@ -7,8 +7,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -28,7 +28,7 @@ struct Plugin {
   bool own_buffers = true;   // a GPU-like device with buffers of its own; false: an accelerator
   Instance* latest = nullptr;
   std::string last_report;   // of the instance that ended last
-  std::map<std::string, std::int64_t> declined;
+  std::set<std::string> declined;  // why attention was left to ggml
   int announced_layers = 0;
   std::int64_t announced_tokens = -1;
   Device device{};
@@ -46,8 +46,7 @@ std::string full_report(const Instance& x) {
   auto report = nlohmann::json::parse(x.report_json());
   report["side_bytes"] = static_cast<std::int64_t>(side_bytes()) + report.value("session_bytes", std::int64_t{0});
   report["host_version"] = std::string("ggml ") + api().version();
-  report["declined"] = nlohmann::json::object();
-  for (const auto& [why, n] : plugin().declined) report["declined"][why] = n;
+  report["declined"] = plugin().declined;
   return report.dump();
 }
 
@@ -64,7 +63,7 @@ void write_report(const std::string& path, const std::string& text) {
 
 void finish(const Instance& x, const Config& config, const std::string& text) {
   if (!config.report.empty()) write_report(config.report, text);
-  if (!config.quiet) std::fprintf(stderr, "%s\n", x.summary().c_str());
+  if (!config.quiet && x.attended()) std::fprintf(stderr, "%s\n", x.summary().c_str());
 }
 
 // ---- backend ----
@@ -74,7 +73,7 @@ void free_backend(Backend* b) {
   {
     const std::lock_guard lock(plugin().mutex);
     const std::string text = full_report(*x);
-    if (x->attended()) finish(*x, x->config(), text);
+    if (x->attended() || !plugin().declined.empty()) finish(*x, x->config(), text);
     if (plugin().latest == x) {
       plugin().latest = nullptr;
       plugin().last_report = text;
@@ -136,7 +135,8 @@ bool supports_op(Device*, const Tensor* op) {
   if (claim != Claim::none) return true;
   if (why) {
     const std::lock_guard lock(p.mutex);
-    ++p.declined[why];
+    // The scheduler asks many times and says nothing of calls: each reason is told once.
+    if (p.declined.insert(why).second && !p.config.quiet) std::fprintf(stderr, "lacuna: left to llama.cpp: %s\n", why);
   } else if (op->view_src && op->data) {
     // Somebody else will write this cache in place, and no hook will fire: never trust a side copy again.
     if (CacheTensor* cache = cache_of(*op)) cache->foreign = true;
