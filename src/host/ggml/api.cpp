@@ -111,6 +111,7 @@ std::string load() {
   need(g.buffer_get_base, "ggml_backend_buffer_get_base");
   need(g.buffer_get_size, "ggml_backend_buffer_get_size");
   need(g.buft_is_host, "ggml_backend_buft_is_host");
+  need(g.cpu_buffer_type, "ggml_backend_cpu_buffer_type");
   need(g.graph_compute, "ggml_backend_graph_compute");
   need(g.backend_free, "ggml_backend_free");
   need(g.dev_type, "ggml_backend_dev_type");

@@ -33,6 +33,7 @@ struct Api {
   void* (*buffer_get_base)(Buffer*);
   std::size_t (*buffer_get_size)(Buffer*);
   bool (*buft_is_host)(BufferType*);
+  BufferType* (*cpu_buffer_type)();
   int (*graph_compute)(Backend*, Graph*);
   void (*backend_free)(Backend*);
   // From the registry's library; null when the host carries only the base library.

@@ -153,7 +153,8 @@ Device* make_device(Plugin& p) {
   d.calls.get_type = device_type;
   d.calls.get_props = get_props;
   d.calls.init_backend = init_backend;
-  d.calls.get_buffer_type = [](Device* self) { return own_buffer_type(self); };
+  // An accelerator shares the CPU's buffers: only then does the scheduler move a node to it.
+  d.calls.get_buffer_type = [](Device* self) { return plugin().own_buffers ? own_buffer_type(self) : api().cpu_buffer_type(); };
   d.calls.supports_op = supports_op;
   d.calls.supports_buft = [](Device*, BufferType* type) { return api().buft_is_host(type); };
   d.calls.offload_op = [](Device*, const Tensor*) { return false; };
