@@ -121,8 +121,10 @@ Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& repo
     const bool ran = calls.is_number() && calls.get<double>() > 0;
     j["density"][phase] = ran ? at_path(report, {phase, "density"}) : nlohmann::json();
   }
-  for (const char* figure : {"mean", "p95", "max", "rows"})
+  for (const char* figure : {"mean", "p95", "max", "rows"}) {
     j["lost_mass"][figure] = at_path(report, {"prefill", "lost_mass", figure});
+    j["lost_mass_decode"][figure] = at_path(report, {"decode", "lost_mass", figure});
+  }
   const auto read = at_path(report, {"decode", "kv_bytes"});
   j["kv_bytes_read_per_token"] =
       read.is_number() && out.decode_steps > 0 ? Json(read.get<double>() / out.decode_steps) : Json();
@@ -135,6 +137,13 @@ Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& repo
 }
 
 std::string percent(const Json& x) { return x.is_number() ? fmt::format("{:.2f} %", 100 * x.get<double>()) : "not measured"; }
+
+std::string lost_words(const Json& lost, std::string_view where) {
+  if (!lost["rows"].is_number() || lost["rows"].get<double>() == 0)
+    return fmt::format("not measured {} (--audit off, or no audited row with 256 visible keys)", where);
+  return fmt::format("{} {} on average (95 % of rows: at most {}; worst {}; {} rows audited)", percent(lost["mean"]),
+                     where, percent(lost["p95"]), percent(lost["max"]), lost["rows"].get<std::int64_t>());
+}
 
 void print_summary(const Json& j, const Outcome& out, const nlohmann::json& report) {
   fmt::print("\n\n");
@@ -149,16 +158,10 @@ void print_summary(const Json& j, const Outcome& out, const nlohmann::json& repo
   if (j["kernel"].is_string()) fmt::print(", kernel {}", j["kernel"].get<std::string>());
   fmt::print(", {}\n", j["host"].get<std::string>());
   if (report.is_object()) {
-    const auto& lost = j["lost_mass"];
     fmt::print("{} {} of the query-key pairs in the prompt", bold("kept    "), percent(j["density"]["prefill"]));
     if (j["density"]["decode"].is_number()) fmt::print(", {} while writing", percent(j["density"]["decode"]));
-    const bool rows = lost["rows"].is_number() && lost["rows"].get<double>() > 0;
-    if (rows)
-      fmt::print("\n{} {} of the attention mass on average (95 % of rows: at most {}; worst {}; {} rows audited)\n",
-                 bold("lost    "), percent(lost["mean"]), percent(lost["p95"]), percent(lost["max"]),
-                 lost["rows"].get<std::int64_t>());
-    else
-      fmt::print("\n{} not measured (--audit off, or no row with 256 visible keys)\n", bold("lost    "));
+    fmt::print("\n{} {}\n", bold("lost    "), lost_words(j["lost_mass"], "of the attention mass in the prompt"));
+    if (out.decode_steps > 0) fmt::print("{} {}\n", bold("        "), lost_words(j["lost_mass_decode"], "while writing"));
     double attention = 0;
     for (const auto& [step, s] : j["attention_s"].items()) attention += s.is_number() ? s.get<double>() : 0.0;
     fmt::print("{} {:.2f} s of attention:", bold("spent   "), attention);
