@@ -38,7 +38,7 @@ struct Options {
   Audit audit = Audit::off;
   std::uint64_t seed = 1;        // of the audit's choice of rows
   std::string kernel;            // force one kernel of op attend, one for many rows; empty = the best that fits
-  std::string machine;           // pretend to be less: "avx2", "avx512", "avx512bf16"; empty = all there is
+  std::string machine;           // pretend to be less: "none", "avx2", "avx512", "avx512bf16"; empty = all
   int threads = 0;               // of the default pool; 0 = one per usable core
   ParallelFor* parallel = nullptr;  // a host's own threads instead; must outlive the session
 };

@@ -92,9 +92,11 @@ int verb_explain(int argc, char** argv) {
   app.add_option("--shape", shape, "hq=32,hkv=8,nq=512,nkv=8192,d=128[,kv=f16]")->required();
   app.add_option("--data", data, "structured, random, or a file of f32: q [nq][hq][d], then k [nkv][hkv][d]");
   app.add_option("--prompt-tokens", prompt_tokens, "the prompt's whole length, as a host announces it (default: unknown)");
+  app.add_option("--layers", layers, "layers of the model, for methods that ask (default: unknown)")->check(CLI::Range(1, 4096));
+  app.add_option("--layer", layer, "the layer of this call, from 0")->check(CLI::Range(0, 4095))->capture_default_str();
   app.add_option("--precision", precision, "fast (default) or high");
   app.add_option("--kernel", kernel_name, "force one kernel of op attend by name");
-  app.add_option("--machine", machine, "pretend to be less: avx2, avx512, avx512bf16");
+  app.add_option("--machine", machine, "pretend to be less: none, avx2, avx512, avx512bf16");
   app.add_option("-t,--threads", threads, "threads (0 = one per core)")->check(CLI::Range(0, 1024));
   app.add_option("--seed", seed, "of the data");
   json.add_option(app);

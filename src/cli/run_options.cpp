@@ -27,7 +27,7 @@ void add_run_options(CLI::App& app, RunOptions& o) {
   app.add_option("--precision", o.precision, "bf16 matrix units, or split and fp32")
       ->check(CLI::IsMember({"fast", "high"}))->capture_default_str();
   app.add_option("--kernel", o.kernel, "take this kernel and no other")->type_name("NAME");
-  app.add_option("--machine", o.machine, "behave as a machine with no more than this")->type_name("LEVEL");
+  app.add_option("--machine", o.machine, "behave as a lesser machine: none, avx2, avx512, avx512bf16")->type_name("LEVEL");
   app.add_option("--seed", o.seed, "for whatever is drawn at random")->capture_default_str();
   const auto types = CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"});
   app.add_option("--cache-type-k", o.cache_type_k, "type of the key cache (also -ctk)")->check(types)->capture_default_str();
