@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/common.h"
 
-#include <sched.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -13,7 +12,6 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
-#include <set>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -170,22 +168,6 @@ std::string one_line(std::string_view text, std::size_t columns) {
   while (!out.empty() && (static_cast<unsigned char>(out.back()) & 0xC0) == 0x80) out.pop_back();  // UTF-8 tail
   if (!out.empty() && (static_cast<unsigned char>(out.back()) & 0x80)) out.pop_back();
   return out + "...";
-}
-
-int default_threads() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  std::set<std::string> cores;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &set)) continue;
-    // Hyper-threads of one core name the same siblings; where the kernel tells nothing, each counts.
-    std::ifstream in(fmt::format("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", cpu));
-    std::string siblings;
-    if (!std::getline(in, siblings)) siblings = fmt::format("cpu {}", cpu);
-    cores.insert(siblings);
-  }
-  return std::max<int>(1, static_cast<int>(cores.size()));
 }
 
 }  // namespace lacuna::cli

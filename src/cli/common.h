@@ -72,7 +72,5 @@ std::string own_path();
 std::string human_bytes(double bytes);
 // At most `columns` characters on one line: line breaks become spaces, the rest becomes "...".
 std::string one_line(std::string_view text, std::size_t columns);
-// Processor cores this process may use, hyper-threads counted once.
-int default_threads();
 
 }  // namespace lacuna::cli

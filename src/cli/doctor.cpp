@@ -133,7 +133,7 @@ bool begins_as_gguf(const fs::path& file) {
 std::vector<Finding> examine() {
   std::vector<Finding> out;
   const Features have = detect_features();
-  out.push_back({"ok", "processor", fmt::format("{}, {} cores for this process, {}", processor(), default_threads(), human_bytes(memory_bytes())), ""});
+  out.push_back({"ok", "processor", fmt::format("{}, {} cores for this process, {}", processor(), usable_cores(), human_bytes(memory_bytes())), ""});
   if (have & kAvx2)
     out.push_back({"ok", "features", describe(have), ""});
   else

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "base/machine.h"
 #include "engine/registry.h"
 
 namespace lacuna::cli {
@@ -38,7 +39,7 @@ void add_run_options(CLI::App& app, RunOptions& o) {
 
 std::string check_run_options(RunOptions& o) {
   if (o.file.empty() && o.prompt.empty()) return "no prompt: give -f FILE, -p TEXT, or both";
-  if (o.threads == 0) o.threads = default_threads();
+  if (o.threads == 0) o.threads = usable_cores();
   o.ubatch = std::min(o.ubatch, o.batch);  // as llama.cpp does
   for (const std::string* word : {&o.kernel, &o.machine})
     if (word->find_first_of(" \t\n") != std::string::npos) return fmt::format("'{}': a name has no blanks", *word);
