@@ -29,7 +29,10 @@ class BadInput(unittest.TestCase):
         (["show", "xattention:strid=8"], ["did you mean 'stride'"]),
         (["show", "xattention:stride=7"], ["xattention.stride", "7", "8"]),
         (["explain", "--shape", "hq=3,hkv=2"], ["hq=3 hkv=2", "multiple"]),
-        (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8", "--machine", "avx3"], ["avx3", "avx512"]),
+        (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8", "--machine", "avx3"], ["avx3", "none, avx2, avx512"]),
+        (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8,keep=0.5"], ["keep", "method"]),
+        (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8", "--layers", "4", "--layer", "4"], ["--layer", "0..3"]),
+        (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8", "--method", "trianglemix:layer_start=9", "--layers", "4"], ["layer_start", "9"]),
         (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8", "--data", "/nowhere/x"], ["/nowhere/x"]),
         (["check", "no_such_file.txt"], ["no_such_file.txt"]),
         (["check", "attend hqq=3 nq=2"], ["did you mean 'hq'"]),
@@ -89,10 +92,15 @@ class Json(unittest.TestCase):
         self.assertEqual(dense["allowed_pairs"], 4 * (64 * 1000 - 63 * 64 // 2))
         sparse = self.document("explain", "--method", "streamingllm:sink=4:window=100", "--shape", shape, "--json")
         self.assertLess(sparse["density"], 0.2)
-        self.assertEqual(sparse["kernels"][-1], {"kernel": sparse["kernel"], "refused": None})
-        self.assertTrue(all(k["refused"] for k in sparse["kernels"][:-1]))
+        self.assertEqual([k["kernel"] for k in sparse["kernels"] if k["refused"] is None], [sparse["kernel"]])
+        self.assertEqual(sparse["kernels"][-1]["kernel"], "cpu.ref")  # the whole list, those behind the chosen too
         forced = self.document("explain", "--shape", shape, "--kernel", "cpu.ref", "--json")
         self.assertEqual(forced["kernel"], "cpu.ref")
+        deep = "trianglemix:sink=4:window=64:last_rows=0"
+        for layer, less in ((14, False), (15, True)):
+            got = self.document("explain", "--method", deep, "--shape", shape, "--layers", "30", "--layer", str(layer), "--json")
+            self.assertEqual(got["density"] < 1, less)
+        self.assertEqual(self.document("explain", "--method", deep, "--shape", shape, "--json")["density"], 1)
 
     def test_check(self):
         got = self.document("check", SMALL, "--json")
