@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna doctor: what this machine and this build can do, what was found, what is missing and how to
 // get it. Exit code 1 if something that Lacuna needs is missing.
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <optional>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -40,7 +44,8 @@ std::string compiler() {
 #endif
 }
 
-// GCC before 13 believes that a tile configuration's load reads 8 of its 64 bytes and drops the rest.
+// GCC before 13 believes that a tile configuration's load reads 8 of its 64 bytes and drops the rest:
+// what it built dies by SIGILL in AMX code, unless it was told -fno-tree-dse -fno-dse.
 constexpr bool compiler_drops_tile_config() {
 #if defined(__GNUC__) && !defined(__clang__)
   return __GNUC__ < 13;
@@ -75,7 +80,32 @@ std::string best_kernel(Features have) {
 struct Llama {
   std::string folder;
   std::vector<std::string> builds, tools;
+  std::string ggml;      // what its ggml_version() says; empty = it cannot be asked
+  int gcc = 0;           // major version of the GCC that built its CPU part; 0 = another or unknown
+  bool by_make = false;  // built by 'make llama', which works around GCC's fault
 };
+
+// What a version function of a library answers; the library is loaded for the question.
+std::string ggml_version_of(const fs::path& library) {
+  void* handle = dlopen(library.c_str(), RTLD_LAZY | RTLD_LOCAL);
+  const auto version = handle ? reinterpret_cast<const char* (*)()>(dlsym(handle, "ggml_version")) : nullptr;
+  return version ? version() : "";
+}
+
+// GCC leaves "GCC: (Debian 12.2.0-14) 12.2.0" in the section .comment of what it builds.
+int gcc_of(const fs::path& library) {
+  std::ifstream in(library, std::ios::binary);
+  const std::string all{std::istreambuf_iterator<char>(in), {}};
+  const std::size_t mark = all.rfind("GCC: ("), close = all.find(')', mark == std::string::npos ? all.size() : mark);
+  return close == std::string::npos ? 0 : std::atoi(all.c_str() + close + 1);
+}
+
+// Whether the plug-in takes a ggml of this version, and no answer when there is no plug-in to ask.
+std::optional<bool> plugin_takes(const fs::path& plugin, const std::string& version) {
+  void* handle = dlopen(plugin.c_str(), RTLD_LAZY | RTLD_LOCAL);
+  const auto takes = handle ? reinterpret_cast<int (*)(const char*)>(dlsym(handle, "lacuna_takes_ggml")) : nullptr;
+  return takes ? std::optional<bool>(takes(version.c_str()) != 0) : std::nullopt;
+}
 
 Llama find_llama() {
   std::vector<fs::path> places;
@@ -97,11 +127,14 @@ Llama find_llama() {
   for (const fs::path& place : places) {
     std::error_code bad;
     if (!fs::exists(place / "libllama.so", bad) && !fs::exists(place / "libggml.so", bad)) continue;
-    Llama found{fs::weakly_canonical(place, bad).string(), {}, {}};
+    Llama found;
+    found.folder = fs::weakly_canonical(place, bad).string();
+    found.ggml = ggml_version_of(place / "libggml-base.so");
+    found.by_make = fs::exists(place / "../STAMP", bad);
     for (const auto& entry : fs::directory_iterator(place, bad)) {
       const std::string name = entry.path().filename().string();
       if (name.rfind("libggml-cpu", 0) == 0 && entry.path().extension() == ".so")
-        found.builds.push_back(name.size() > 14 ? name.substr(12, name.size() - 15) : "cpu");
+        found.builds.push_back(name.size() > 14 ? name.substr(12, name.size() - 15) : "cpu"), found.gcc = gcc_of(entry.path());
       if (name == "llama-server" || name == "llama-bench" || name == "llama-completion" || name == "llama-perplexity")
         found.tools.push_back(name);
     }
@@ -149,6 +182,7 @@ std::vector<Finding> examine() {
                    "build llama.cpp with -fno-tree-dse -fno-dse, or with clang; 'make llama' does"});
   else
     out.push_back({"ok", "compiler", compiler(), ""});
+  const fs::path plugin = fs::path(own_path()).parent_path() / "liblacuna-ggml.so";
 
   const Llama llama = find_llama();
   const std::string version = LACUNA_LLAMA_VERSION;
@@ -157,6 +191,19 @@ std::vector<Finding> examine() {
                    "'make llama build' gets one; or set LLAMA_DIR to yours"});
   } else {
     out.push_back({"ok", "llama.cpp", fmt::format("{}{}{}", llama.folder, version.empty() ? "" : ", built against ", version), ""});
+    if (llama.ggml.empty())
+      out.push_back({"note", "its ggml", "of unknown version: libggml-base.so does not tell", "'make llama' builds one that is known"});
+    else if (const auto taken = plugin_takes(plugin, llama.ggml); taken && !*taken)
+      out.push_back({"missing", "its ggml", llama.ggml + ": the plug-in was not tested with it and refuses to load",
+                     "'make llama' builds one that fits; or set LLAMA_DIR to another"});
+    else
+      out.push_back({"ok", "its ggml", llama.ggml + (taken ? ", which the plug-in takes" : ""), ""});
+    if (llama.gcc > 0 && llama.gcc < 13 && llama.by_make)
+      out.push_back({"ok", "its compiler", fmt::format("GCC {}, told to keep AMX tile configurations ('make llama')", llama.gcc), ""});
+    else if (llama.gcc > 0 && llama.gcc < 13)
+      out.push_back({"note", "its compiler",
+                     fmt::format("GCC {} drops AMX tile configurations: on a machine with AMX it may die by SIGILL on Q4_1 weights", llama.gcc),
+                     "'make llama' builds one that does not"});
     if (llama.builds.empty())
       out.push_back({"note", "its builds", "no libggml-cpu*.so: its CPU part is linked in, so tools load plug-ins only with --device or -ot",
                      "'make llama' builds one with GGML_BACKEND_DL"});
@@ -167,7 +214,6 @@ std::vector<Finding> examine() {
   }
   if (!*LACUNA_LLAMA_BIN && version.empty())
     out.push_back({"missing", "run, compare", "this program was built without llama.cpp", "'make llama build'"});
-  const fs::path plugin = fs::path(own_path()).parent_path() / "liblacuna-ggml.so";
   std::error_code bad;
   if (fs::exists(plugin, bad)) out.push_back({"ok", "plug-in", plugin.lexically_normal().string(), ""});
   else out.push_back({"missing", "plug-in", plugin.lexically_normal().string() + " is not there", "'make build'"});
@@ -208,6 +254,7 @@ int verb_doctor(int argc, char** argv) {
                                         {"compiler", compiler()},
                                         {"compiler_drops_tile_config", compiler_drops_tile_config()},
                                         {"features", describe(detect_features())},
+                                        {"cores", usable_cores()},
                                         {"missing", missing},
                                         {"findings", list}});
     if (!why.empty()) return bad_input(why);

@@ -4,7 +4,9 @@
     test/e2e/cli_verbs_test.py build/release/lacuna
 """
 import json
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -143,6 +145,30 @@ class Json(unittest.TestCase):
         self.assertLess(case["peer"]["max_difference"], 0.02)  # both computed the same thing
         self.assertAlmostEqual(case["ratio"], case["peer"]["ms"] / case["ms"]["median"], places=6)
 
+    @staticmethod
+    def cores():
+        siblings = lambda cpu: pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        return len({siblings(c).read_text() if siblings(c).exists() else c for c in os.sched_getaffinity(0)})
+
+    def test_doctor_judges_the_llama_it_found(self):
+        # A folder with a ggml of an unknown version, built by an old GCC without our flags.
+        stub = os.environ.get("LACUNA_GGML_STUB")
+        if not stub:
+            self.skipTest("no stub of ggml")
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("libggml-base.so", "libggml.so", "libllama.so", "libggml-cpu.so"):
+                shutil.copy(stub, pathlib.Path(folder, name))
+            with open(pathlib.Path(folder, "libggml-cpu.so"), "ab") as f:
+                f.write(b"GCC: (Debian 12.2.0-14) 12.2.0\0")
+            done = subprocess.run([LACUNA, "doctor", "--json"], capture_output=True, text=True, check=False,
+                                  env={**os.environ, "LLAMA_DIR": folder})
+        found = {f["what"]: f for f in json.loads(done.stdout)["findings"]}
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(found["its ggml"]["state"], "missing")
+        self.assertIn("0.99.0", found["its ggml"]["detail"])
+        self.assertIn("GCC 12", found["its compiler"]["detail"])
+        self.assertEqual(found["its compiler"]["state"], "note")
+
     def test_doctor(self):
         got = self.document("doctor", "--json", code=run("doctor", "--json")[0])
         self.assertTrue(got["features"])
@@ -150,6 +176,7 @@ class Json(unittest.TestCase):
             self.assertIn(finding["state"], ("ok", "note", "missing"))
             if finding["state"] == "missing":
                 self.assertTrue(finding["mend"], finding)
+        self.assertEqual(got["cores"], self.cores())
         self.assertEqual(got["missing"], sum(f["state"] == "missing" for f in got["findings"]))
 
     def test_json_file_is_whole(self):

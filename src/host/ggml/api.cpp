@@ -34,12 +34,6 @@ bool find(F& function, const char* name) {
   return function != nullptr;
 }
 
-// "0.25.3" or "0.25.3-dev": the versions whose layouts we have tested.
-bool supported(const char* version) {
-  int major = -1, minor = -1;
-  return std::sscanf(version, "%d.%d", &major, &minor) == 2 && major == 0 && minor == 25;
-}
-
 // Makes tensors and a buffer with ggml's own functions and looks whether our declarations see what
 // was put in. Empty if so, else what differs.
 std::string probe() {
@@ -138,6 +132,12 @@ std::string load() {
 }
 
 }  // namespace
+
+// "0.25.3" or "0.25.3-dev"
+bool supported(const char* version) {
+  int major = -1, minor = -1;
+  return std::sscanf(version, "%d.%d", &major, &minor) == 2 && major == 0 && minor == 25;
+}
 
 void* find_symbol(const char* name) {
   if (void* p = dlsym(RTLD_DEFAULT, name)) return p;

@@ -50,6 +50,8 @@ struct Api {
   } ops;
 };
 
+// Whether a ggml of this version is one whose layouts we have tested.
+bool supported(const char* version);
 // Finds and tests everything once; "" or one sentence for the user. Later calls return the same.
 const std::string& load_api();
 const Api& api();  // after load_api() returned ""

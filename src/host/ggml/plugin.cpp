@@ -245,6 +245,11 @@ extern "C" __attribute__((visibility("default"))) int ggml_backend_score() {
   return lacuna::ggml::prepared().empty() ? 1 : 0;
 }
 
+// For `lacuna doctor`, which has a version and no ggml loaded.
+extern "C" __attribute__((visibility("default"))) int lacuna_takes_ggml(const char* version) {
+  return lacuna::ggml::supported(version);
+}
+
 extern "C" __attribute__((visibility("default"))) lacuna::ggml::Registry* ggml_backend_init() {
   if (!lacuna::ggml::prepared().empty()) return nullptr;
   auto& p = plugin();
