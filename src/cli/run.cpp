@@ -25,7 +25,7 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 struct Outcome {
-  int prompt_tokens = 0, generated = 0, decode_steps = 0;
+  int prompt_tokens = 0, read = 0, generated = 0, decode_steps = 0;
   double ttft_s = 0, decode_s = 0;  // ttft_s = 0: interrupted before the first logits
   std::string text;
 };
@@ -58,6 +58,7 @@ std::string answer(llama_context* context, const RunOptions& o, const std::vecto
     if (const int code = decode(context, &prompt[static_cast<std::size_t>(at)], count, at, total - 1)) return failed(at, code);
     llama_synchronize(context);
     at += count;
+    out.read = at;
     if (at == total) out.ttft_s = seconds_since(start);
     bar.update(at);
   }
@@ -199,7 +200,7 @@ int run(RunOptions& o, const JsonSink& sink) {
   }
   llama_backend_init();
   const ModelPtr model = load_model(o.model, stock ? std::vector<ggml_backend_dev_t>{} : plugin.devices(), error);
-  if (interrupted()) return kInterrupted;
+  if (interrupted()) return stopped(0);
   if (!model) return bad_input(error);
   std::vector<llama_token> prompt;
   if (!make_prompt(model.get(), o, prompt, error)) return bad_input(error);
@@ -219,9 +220,10 @@ int run(RunOptions& o, const JsonSink& sink) {
   const Json j = as_json(o, out, report);
   if (!sink.on_stdout()) print_summary(j, out, report);
   say_what_was_declined(report);
+  if (j["kernel"] == "cpu.ref" && o.kernel.empty()) note("no AVX2: the slow reference computed attention");
   if (sink.wanted())
     if (error = sink.write(j); !error.empty()) return bad_input(error);
-  return interrupted() ? kInterrupted : kOk;
+  return interrupted() ? stopped(out.read + out.generated) : kOk;
 }
 
 }  // namespace

@@ -48,6 +48,7 @@ class BadInput(unittest.TestCase):
         (["check", "attend window=3 keep=0.5 nq=4"], ["window and keep"]),
         (["bench", "--peer", "foo", SMALL], ["foo"]),
         (["list", "--json", "/nowhere/at/all"], ["/nowhere/at/all"]),
+        (["list", "--json", "/tmp"], ["/tmp", "folder"]),
     ]
 
     def test_each(self):
@@ -194,6 +195,7 @@ class Docs(unittest.TestCase):
             self.assertEqual(run("docs", "--check", "--out", folder)[0], 1)
             self.assertEqual(run("docs", "--out", folder)[0], 0)
             self.assertEqual(run("docs", "--check", "--out", folder)[0], 0)
+            self.assertEqual([p for p in pathlib.Path(folder).rglob("*") if p.suffix == ".part"], [])
             page = pathlib.Path(folder, "methods", "dense.md")
             page.write_text(page.read_text(encoding="utf-8") + "x", encoding="utf-8")
             code, out, _ = run("docs", "--check", "--out", folder)
