@@ -39,15 +39,16 @@ struct Options {
   Audit audit = Audit::off;
   std::uint64_t seed = 1;        // of the audit's choice of rows
   std::string kernel;            // force one kernel of op attend, one for many rows; empty = the best that fits
-  std::string machine;           // pretend to be less: "avx2", "avx512", "avx512bf16"; empty = all there is
+  std::string machine;           // pretend to be less: "none", "avx2", "avx512", "avx512bf16"; empty = all
   int threads = 0;               // of the default pool; 0 = one per usable core
   ParallelFor* parallel = nullptr;  // a host's own threads instead; must outlive the session
 };
 
 // Options from one line of text, for hosts that have nothing but a string:
 //   "SPEC precision=fast|high audit=off|sample|full seed=N kernel=NAME machine=NAME threads=N"
-// in any order, all of it optional. An unknown word is an error that names the nearest.
-Result<Options> parse_options(std::string_view text);
+// in any order, all of it optional. An unknown word is an error that names the nearest, `others`
+// included: names of settings that the host takes out itself.
+Result<Options> parse_options(std::string_view text, const std::vector<std::string>& others = {});
 
 // A copy of one layer's K or V in the order kernels read (bf16 or f16 tiles). A host that owns the
 // cache keeps one beside each cache tensor and calls write() where cells change, so that no call has

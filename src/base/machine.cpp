@@ -2,10 +2,15 @@
 #include "base/machine.h"
 
 #include <cpuid.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
+#include <fstream>
+#include <set>
+#include <string>
 
 namespace lacuna {
 namespace {
@@ -42,6 +47,22 @@ Features detect() {
 Features detect_features() {
   static const Features features = detect();
   return features;
+}
+
+int usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  std::set<std::string> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &set)) continue;
+    // Hyper-threads of one core name the same siblings; where the kernel tells nothing, each counts.
+    const std::string name = std::to_string(cpu);
+    std::ifstream in("/sys/devices/system/cpu/cpu" + name + "/topology/thread_siblings_list");
+    std::string siblings;
+    cores.insert(std::getline(in, siblings) ? siblings : "cpu " + name);
+  }
+  return std::max(1, static_cast<int>(cores.size()));
 }
 
 Features mask_features(Features have, const char* level, bool* known) {

@@ -19,7 +19,11 @@ constexpr Features kAmxInt8 = 1u << 6;
 // Reads cpuid and asks the operating system for the AMX tiles; cheap after the first call.
 Features detect_features();
 
-// The features that remain when the machine is told to be a lesser one: "avx2", "avx512",
+// Processor cores this process may use, hyper-threads counted once: what "one thread per core" means
+// wherever a user says 0.
+int usable_cores();
+
+// The features that remain when the machine is told to be a lesser one: "none", "avx2", "avx512",
 // "avx512bf16", "amx" (no mask). Unknown names leave all; `known` says which it was.
 Features mask_features(Features have, const char* level, bool* known);
 

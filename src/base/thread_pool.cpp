@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The default ParallelFor. The caller is worker 0; helpers wait for a new round by spinning for
 // about the length of a decode step's gap between layers, then sleep on a futex (atomic wait).
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -12,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/machine.h"
 #include "lacuna/parallel.h"
 
 namespace lacuna {
@@ -107,10 +106,7 @@ class ThreadPool final : public ParallelFor {
 }  // namespace
 
 std::unique_ptr<ParallelFor> make_thread_pool(int workers) {
-  if (workers < 1) {
-    cpu_set_t allowed;
-    workers = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
-  }
+  if (workers < 1) workers = usable_cores();
   return std::make_unique<ThreadPool>(std::min(workers, kMostWorkers));
 }
 

@@ -88,7 +88,7 @@ Status set(Case& c, std::string_view key, std::string_view text) {
     return {};
   }
   if (key == "machine") {
-    LACUNA_CHECK(one_of(key, text, {"avx2", "avx512", "avx512bf16", "amx"}, which));
+    LACUNA_CHECK(one_of(key, text, {"none", "avx2", "avx512", "avx512bf16", "amx"}, which));
     c.machine = text;
     return {};
   }

@@ -14,7 +14,7 @@ void CaseOptions::add_to(CLI::App& app) {
       ->check(CLI::Range(0, 1024));
   app.add_option("--precision", defaults.precision, "fast or high, for cases that do not say")->type_name("NAME");
   app.add_option("--kernel", defaults.kernel, "one kernel by name, for cases that do not say")->type_name("NAME");
-  app.add_option("--machine", defaults.machine, "pretend to be less: avx2, avx512, avx512bf16")->type_name("NAME");
+  app.add_option("--machine", defaults.machine, "pretend to be less: none, avx2, avx512, avx512bf16")->type_name("NAME");
   app.add_option("--seed", defaults.seed, "seed of the random tensors, for cases that do not say")->type_name("N");
   json.add_option(app);
 }

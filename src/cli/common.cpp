@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/common.h"
 
-#include <sched.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -10,10 +9,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
-#include <set>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -24,6 +23,12 @@ int bad_input(std::string_view what) {
   std::fflush(stdout);
   fmt::print(stderr, "lacuna: {}\n", what);
   return kBadInput;
+}
+
+int stopped(long long n, std::string_view unit) {
+  std::fflush(stdout);
+  fmt::print(stderr, "lacuna: interrupted after {} {}\n", n, unit);
+  return kInterrupted;
 }
 
 void note(std::string_view what) { fmt::print(stderr, "lacuna: note: {}\n", what); }
@@ -37,6 +42,7 @@ int parse_arguments(CLI::App& app, int argc, char** argv) {
     else if (word == "-ctv") words.emplace_back("--cache-type-v");
     else words.emplace_back(word);
   }
+  app.footer("exit codes: 0 good, 1 a check failed, 2 bad input, 130 interrupted (Ctrl-C)");
   std::reverse(words.begin(), words.end());  // CLI11 takes its vector from the back
   try {
     app.parse(words);
@@ -60,6 +66,8 @@ void JsonSink::add_option(CLI::App& app) {
 
 std::string JsonSink::check() const {
   if (!wanted() || on_stdout()) return "";
+  std::error_code bad;
+  if (std::filesystem::is_directory(where_, bad)) return fmt::format("--json {}: is a folder; name a file in it", where_);
   const std::string part = where_ + ".part";
   std::FILE* f = std::fopen(part.c_str(), "w");
   if (!f) return fmt::format("--json {}: cannot write there ({}); name a file in a writable folder", where_, std::strerror(errno));
@@ -75,15 +83,21 @@ std::string JsonSink::write(const nlohmann::ordered_json& document) const {
     std::fwrite(text.data(), 1, text.size(), stdout);
     return std::fflush(stdout) == 0 ? "" : fmt::format("stdout: {}", std::strerror(errno));
   }
-  const std::string part = where_ + ".part";  // renamed when whole
+  if (const std::string why = check(); !why.empty()) return why;
+  const std::string why = write_text(where_, text);
+  return why.empty() ? "" : fmt::format("--json {}: cannot write ({})", where_, why);
+}
+
+std::string write_text(const std::string& path, const std::string& text) {
+  const std::string part = path + ".part";
   std::FILE* f = std::fopen(part.c_str(), "w");
   bool good = f && std::fwrite(text.data(), 1, text.size(), f) == text.size();
   if (f) good = std::fclose(f) == 0 && good;
-  if (good) good = std::rename(part.c_str(), where_.c_str()) == 0;
+  if (good) good = std::rename(part.c_str(), path.c_str()) == 0;
   if (good) return "";
   const std::string why = std::strerror(errno);
   if (f) std::remove(part.c_str());
-  return fmt::format("--json {}: cannot write ({})", where_, why);
+  return why;
 }
 
 bool stdout_is_terminal() { return isatty(STDOUT_FILENO) == 1; }
@@ -170,22 +184,6 @@ std::string one_line(std::string_view text, std::size_t columns) {
   while (!out.empty() && (static_cast<unsigned char>(out.back()) & 0xC0) == 0x80) out.pop_back();  // UTF-8 tail
   if (!out.empty() && (static_cast<unsigned char>(out.back()) & 0x80)) out.pop_back();
   return out + "...";
-}
-
-int default_threads() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  std::set<std::string> cores;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &set)) continue;
-    // Hyper-threads of one core name the same siblings; where the kernel tells nothing, each counts.
-    std::ifstream in(fmt::format("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", cpu));
-    std::string siblings;
-    if (!std::getline(in, siblings)) siblings = fmt::format("cpu {}", cpu);
-    cores.insert(siblings);
-  }
-  return std::max<int>(1, static_cast<int>(cores.size()));
 }
 
 }  // namespace lacuna::cli

@@ -15,6 +15,8 @@ enum ExitCode : int { kOk = 0, kFailedCheck = 1, kBadInput = 2, kInterrupted = 1
 
 // Prints "lacuna: WHAT" as one line on stderr and returns kBadInput, for `return bad_input(...)`.
 int bad_input(std::string_view what);
+// Prints "lacuna: interrupted after N UNIT" as one line on stderr and returns kInterrupted.
+int stopped(long long n, std::string_view unit = "tokens");
 // A remark that does not stop the run: "lacuna: note: WHAT" on stderr.
 void note(std::string_view what);
 
@@ -64,6 +66,8 @@ class Progress {
   bool drawn_ = false;
 };
 
+// Writes a file whole or not at all, through PATH.part; "" or the reason why it could not.
+std::string write_text(const std::string& path, const std::string& text);
 // The whole of a text file ("-" = stdin); false, with the reason in `error`, if it cannot be read.
 bool read_text(const std::string& path, std::string& text, std::string& error);
 // The program's own path; beside it lies the plug-in.
@@ -72,7 +76,5 @@ std::string own_path();
 std::string human_bytes(double bytes);
 // At most `columns` characters on one line: line breaks become spaces, the rest becomes "...".
 std::string one_line(std::string_view text, std::size_t columns);
-// Processor cores this process may use, hyper-threads counted once.
-int default_threads();
 
 }  // namespace lacuna::cli

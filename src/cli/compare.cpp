@@ -125,7 +125,7 @@ int compare(const RunOptions& o, const std::vector<std::string>& methods, int ro
   if (!sink.on_stdout()) fmt::print("\n{}\n{}\n", compare_table(document), compare_sentence(document));
   if (sink.wanted())
     if (const std::string why = sink.write(document); !why.empty()) return bad_input(why);
-  if (interrupted()) return kInterrupted;
+  if (interrupted()) return stopped(static_cast<long long>(document["runs"].size()), "methods");
   if (!any) return kBadInput;  // every run said why
   return std::all_of(document["runs"].begin(), document["runs"].end(), good) ? kOk : kFailedCheck;
 }

@@ -202,10 +202,8 @@ int verb_docs(int argc, char** argv) {
     if (check) continue;
     std::error_code bad;
     fs::create_directories((root / name).parent_path(), bad);
-    std::ofstream file(root / name, std::ios::binary);
-    file << text;
-    file.close();
-    if (!file) return bad_input(fmt::format("{}: cannot write it; is the folder writable?", (root / name).string()));
+    if (const std::string why = write_text((root / name).string(), text); !why.empty())
+      return bad_input(fmt::format("{}: cannot write it ({}); is the folder writable?", (root / name).string(), why));
     written.push_back(name);
   }
   for (const std::string& name : old) {

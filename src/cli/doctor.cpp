@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna doctor: what this machine and this build can do, what was found, what is missing and how to
 // get it. Exit code 1 if something that Lacuna needs is missing.
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <optional>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -41,7 +45,8 @@ std::string compiler() {
 #endif
 }
 
-// GCC before 13 believes that a tile configuration's load reads 8 of its 64 bytes and drops the rest.
+// GCC before 13 believes that a tile configuration's load reads 8 of its 64 bytes and drops the rest:
+// what it built dies by SIGILL in AMX code, unless it was told -fno-tree-dse -fno-dse.
 constexpr bool compiler_drops_tile_config() {
 #if defined(__GNUC__) && !defined(__clang__)
   return __GNUC__ < 13;
@@ -72,6 +77,13 @@ std::string best_kernel(Features have) {
   return "none";
 }
 
+// Whether the plug-in takes a ggml of this version, and no answer when there is no plug-in to ask.
+std::optional<bool> plugin_takes(const fs::path& plugin, const std::string& version) {
+  void* handle = dlopen(plugin.c_str(), RTLD_LAZY | RTLD_LOCAL);
+  const auto takes = handle ? reinterpret_cast<int (*)(const char*)>(dlsym(handle, "lacuna_takes_ggml")) : nullptr;
+  return takes ? std::optional<bool>(takes(version.c_str()) != 0) : std::nullopt;
+}
+
 std::vector<fs::path> files_below(const char* folder, const char* extension) {
   std::vector<fs::path> out;
   for (const fs::path& root : {fs::path("models"), fs::path(own_path()).parent_path() / "../../models"}) {
@@ -93,7 +105,7 @@ bool begins_as_gguf(const fs::path& file) {
 std::vector<Finding> examine() {
   std::vector<Finding> out;
   const Features have = detect_features();
-  out.push_back({"ok", "processor", fmt::format("{}, {} cores for this process, {}", processor(), default_threads(), human_bytes(memory_bytes())), ""});
+  out.push_back({"ok", "processor", fmt::format("{}, {} cores for this process, {}", processor(), usable_cores(), human_bytes(memory_bytes())), ""});
   if (have & kAvx2)
     out.push_back({"ok", "features", describe(have), ""});
   else
@@ -109,6 +121,7 @@ std::vector<Finding> examine() {
                    "build llama.cpp with -fno-tree-dse -fno-dse, or with clang; 'make llama' does"});
   else
     out.push_back({"ok", "compiler", compiler(), ""});
+  const fs::path plugin = fs::path(own_path()).parent_path() / "liblacuna-ggml.so";
 
   const Llama llama = find_llama();
   const std::string version = LACUNA_LLAMA_VERSION;
@@ -117,6 +130,19 @@ std::vector<Finding> examine() {
                    "'make llama build' gets one; or set LLAMA_DIR to yours"});
   } else {
     out.push_back({"ok", "llama.cpp", fmt::format("{}{}{}", llama.folder, version.empty() ? "" : ", built against ", version), ""});
+    if (llama.ggml.empty())
+      out.push_back({"note", "its ggml", "of unknown version: libggml-base.so does not tell", "'make llama' builds one that is known"});
+    else if (const auto taken = plugin_takes(plugin, llama.ggml); taken && !*taken)
+      out.push_back({"missing", "its ggml", llama.ggml + ": the plug-in was not tested with it and refuses to load",
+                     "'make llama' builds one that fits; or set LLAMA_DIR to another"});
+    else
+      out.push_back({"ok", "its ggml", llama.ggml + (taken ? ", which the plug-in takes" : ""), ""});
+    if (llama.gcc > 0 && llama.gcc < 13 && llama.by_make)
+      out.push_back({"ok", "its compiler", fmt::format("GCC {}, told to keep AMX tile configurations ('make llama')", llama.gcc), ""});
+    else if (llama.gcc > 0 && llama.gcc < 13)
+      out.push_back({"note", "its compiler",
+                     fmt::format("GCC {} drops AMX tile configurations: on a machine with AMX it may die by SIGILL on Q4_1 weights", llama.gcc),
+                     "'make llama' builds one that does not"});
     if (llama.builds.empty())
       out.push_back({"note", "its builds", "no libggml-cpu*.so: its CPU part is linked in, so tools load plug-ins only with --device or -ot",
                      "'make llama' builds one with GGML_BACKEND_DL"});
@@ -127,7 +153,6 @@ std::vector<Finding> examine() {
   }
   if (!*LACUNA_LLAMA_BIN && version.empty())
     out.push_back({"missing", "run, compare", "this program was built without llama.cpp", "'make llama build'"});
-  const fs::path plugin = fs::path(own_path()).parent_path() / "liblacuna-ggml.so";
   std::error_code bad;
   if (fs::exists(plugin, bad)) out.push_back({"ok", "plug-in", plugin.lexically_normal().string(), ""});
   else out.push_back({"missing", "plug-in", plugin.lexically_normal().string() + " is not there", "'make build'"});
@@ -168,6 +193,7 @@ int verb_doctor(int argc, char** argv) {
                                         {"compiler", compiler()},
                                         {"compiler_drops_tile_config", compiler_drops_tile_config()},
                                         {"features", describe(detect_features())},
+                                        {"cores", usable_cores()},
                                         {"missing", missing},
                                         {"findings", list}});
     if (!why.empty()) return bad_input(why);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <sstream>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -101,6 +102,39 @@ const char* layout_name(const Plan& plan) {
   return std::holds_alternative<Window>(p) ? "closed" : std::holds_alternative<BlockMap>(p) ? "block" : std::holds_alternative<Ranges>(p) ? "ranges" : "dense";
 }
 
+// A case has more keys than a shape has use for; a key without effect would mislead.
+std::string unused_key(const std::string& words) {
+  static const std::vector<std::string> kUsed = {"hq", "hkv", "nq", "nkv", "d", "dv", "kv", "softcap", "threads", "seed", "precision", "kernel", "machine"};
+  std::istringstream in(words);
+  for (std::string word; in >> word;)
+    if (const std::string key = word.substr(0, word.find('=')); key.size() < word.size() && std::find(kUsed.begin(), kUsed.end(), key) == kUsed.end())
+      return key;
+  return "";
+}
+
+// The whole list of op attend, in order: before the chosen kernel those that refused, behind it the
+// others, each asked alone.
+std::vector<Refusal> whole_walk(const op::Attend::Args& args, Features have, int workers, const std::string& forced,
+                                const kernel::Kernel<op::Attend>* chosen) {
+  std::vector<Refusal> out;
+  (void)pick(kernel::attend_list, args, have, workers, forced, &out);
+  if (!chosen) return out;
+  out.push_back({chosen->name, ""});
+  bool behind = false;
+  for (const auto* k : kernel::attend_list) {
+    if (behind) {
+      std::vector<Refusal> alone;
+      const bool takes = pick(kernel::attend_list, args, have, workers, forced.empty() && !k->only_forced ? k->name : forced, &alone) == k;
+      std::string why = fmt::format("not asked: stands behind {}", chosen->name);
+      for (const Refusal& r : alone)
+        if (!takes && r.kernel == k->name) why = r.reason;
+      out.push_back({k->name, why});
+    }
+    behind = behind || k == chosen;
+  }
+  return out;
+}
+
 }  // namespace
 
 int verb_explain(int argc, char** argv) {
@@ -109,14 +143,17 @@ int verb_explain(int argc, char** argv) {
   int threads = 0;
   std::uint64_t seed = 1;
   std::int64_t prompt_tokens = -1;
+  int layers = 0, layer = 0;
   JsonSink json;
   app.add_option("--method", spec, "SPEC: slug:key=value")->default_str("dense");
   app.add_option("--shape", shape, "hq=32,hkv=8,nq=512,nkv=8192,d=128[,kv=f16]")->required();
   app.add_option("--data", data, "structured, random, or a file of f32: q [nq][hq][d], then k [nkv][hkv][d]");
   app.add_option("--prompt-tokens", prompt_tokens, "the prompt's whole length, as a host announces it (default: unknown)");
+  app.add_option("--layers", layers, "layers of the model, for methods that ask (default: unknown)")->check(CLI::Range(1, 4096));
+  app.add_option("--layer", layer, "the layer of this call, from 0")->check(CLI::Range(0, 4095))->capture_default_str();
   app.add_option("--precision", precision, "fast (default) or high");
   app.add_option("--kernel", kernel_name, "force one kernel of op attend by name");
-  app.add_option("--machine", machine, "pretend to be less: avx2, avx512, avx512bf16");
+  app.add_option("--machine", machine, "pretend to be less: none, avx2, avx512, avx512bf16");
   app.add_option("-t,--threads", threads, "threads (0 = one per core)")->check(CLI::Range(0, 1024));
   app.add_option("--seed", seed, "of the data");
   json.add_option(app);
@@ -129,6 +166,9 @@ int verb_explain(int argc, char** argv) {
   std::replace(words.begin(), words.end(), ',', ' ');
   auto parsed = parse_case(words, {.precision = precision, .kernel = kernel_name, .machine = machine, .seed = std::to_string(seed), .threads = threads});
   if (!parsed.ok()) return bad_input(fmt::format("--shape {}: {}", shape, parsed.error().what));
+  if (const std::string key = unused_key(words); !key.empty())
+    return bad_input(fmt::format("--shape {}: explain has no use for '{}': what is kept is the method's to say", shape, key));
+  if (layers > 0 && layer >= layers) return bad_input(fmt::format("--layer: got {}, need 0..{} with --layers {}", layer, layers - 1, layers));
   const Case c = parsed.value();
   auto made = make_method(spec);
   if (!made.ok()) return bad_input(made.error().what);
@@ -141,6 +181,7 @@ int verb_explain(int argc, char** argv) {
   s.forced = find_attend(c.kernel);
   s.own_pool = make_thread_pool(c.threads);
   s.parallel = s.own_pool.get();
+  s.n_layers = layers;
   s.prompt_tokens = prompt_tokens;
 
   std::vector<float> q(static_cast<std::size_t>(c.nq * c.hq * c.d)), keys(static_cast<std::size_t>(c.nkv * c.hkv * c.d));
@@ -159,6 +200,8 @@ int verb_explain(int argc, char** argv) {
   }
   std::vector<float> out(static_cast<std::size_t>(c.nq * c.hq * c.value_dim()));
   AttendCall call;
+  call.layer = layer;
+  call.softcap = static_cast<float>(c.softcap);
   call.q = token_major(q.data(), Dtype::f32, 1, c.hq, c.nq, c.d);
   call.k = token_major(k.data(), c.kv, 1, c.hkv, c.nkv, c.d);
   call.v = token_major(v.data(), c.kv, 1, c.hkv, c.nkv, c.value_dim());
@@ -176,8 +219,8 @@ int verb_explain(int argc, char** argv) {
   lower_plan(plan, mask.visible, segment,
              {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(plan, kBlockQ), .gather = !args.bias}, s.lowered);
   args.runs = s.lowered.view();
-  std::vector<Refusal> refusals;
-  const auto* chosen = pick(kernel::attend_list, args, s.have, s.parallel->workers(), c.kernel, &refusals);
+  const auto* chosen = pick(kernel::attend_list, args, s.have, s.parallel->workers(), c.kernel);
+  const auto kernels = whole_walk(args, s.have, s.parallel->workers(), c.kernel, chosen);
 
   const double allowed = mask.allowed_pairs * args.hq, attended = s.lowered.attended_pairs * (args.hq / s.lowered.heads);
   std::int64_t full = 0, partial = 0;
@@ -191,13 +234,14 @@ int verb_explain(int argc, char** argv) {
     for (Method* m : chain_of(*s.method))  // a wrapper's parameters bear its name: two may have one name
       for (const auto& p : describe_params(*m))
         params[(m->inner() ? fmt::format("{}.", m->card().slug) : "") + p.name] = p.value;
-    for (const auto& r : refusals) walk.push_back({{"kernel", r.kernel}, {"refused", r.reason}});
-    if (chosen) walk.push_back({{"kernel", chosen->name}, {"refused", nullptr}});
+    for (const auto& r : kernels)
+      walk.push_back({{"kernel", r.kernel}, {"refused", r.reason.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(r.reason)}});
     const std::string why = json.write(
         {{"method", canonical},
          {"parameters", params},
          {"shape", c.line()},
          {"data", data},
+         {"layer", layer},
          {"machine", describe(s.have)},
          {"plan", {{"layout", layout_name(plan)}, {"text", plan_text(plan)}, {"dense_heads", dense_heads}, {"why", plan.why}}},
          {"density", allowed > 0 ? attended / allowed : 1},
@@ -233,11 +277,14 @@ int verb_explain(int argc, char** argv) {
     line("took", fmt::format("estimate {:.1f} ms, budget {:.1f} ms", s.phase->report.seconds[0] * 1e3, s.phase->report.seconds[1] * 1e3));
   line("machine", describe(s.have));
   line("kernels", chosen ? "of op attend, in the order they are asked" : "none of op attend takes this call");
-  for (const auto& r : refusals) {
+  for (const auto& r : kernels) {
+    if (r.reason.empty()) {
+      fmt::print("  {:<24}{}\n", r.kernel, bold("takes it"));
+      continue;
+    }
     const std::string head = fmt::format("  {:<24}", r.kernel), body = paragraph("no: " + r.reason, std::string(26, ' '));
     fmt::print("{}{}", head, dim(body.substr(std::min<std::size_t>(26, body.size()))));
   }
-  if (chosen) fmt::print("  {:<24}{}\n", chosen->name, bold("takes it"));
   if (data == "structured" || data == "random")
     fmt::print("\nA model's own data gives other figures: lacuna run --audit sample tells them.\n");
   return chosen ? kOk : kBadInput;

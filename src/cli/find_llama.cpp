@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/find_llama.h"
 
+#include <dlfcn.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
 
 #include <fmt/format.h>
 
@@ -44,6 +47,21 @@ void add_cache(std::vector<fs::path>& places) {
     return fs::last_write_time(a / "STAMP", unread) > fs::last_write_time(b / "STAMP", unread);
   });
   for (const auto& copy : copies) places.push_back(copy / "bin");
+}
+
+// What a version function of a library answers; the library is loaded for the question.
+std::string ggml_version_of(const fs::path& library) {
+  void* handle = dlopen(library.c_str(), RTLD_LAZY | RTLD_LOCAL);
+  const auto version = handle ? reinterpret_cast<const char* (*)()>(dlsym(handle, "ggml_version")) : nullptr;
+  return version ? version() : "";
+}
+
+// GCC leaves "GCC: (Debian 12.2.0-14) 12.2.0" in the section .comment of what it builds.
+int gcc_of(const fs::path& library) {
+  std::ifstream in(library, std::ios::binary);
+  const std::string all{std::istreambuf_iterator<char>(in), {}};
+  const std::size_t mark = all.rfind("GCC: ("), close = all.find(')', mark == std::string::npos ? all.size() : mark);
+  return close == std::string::npos ? 0 : std::atoi(all.c_str() + close + 1);
 }
 
 }  // namespace
@@ -100,9 +118,14 @@ Llama find_llama() {
   for (const fs::path& place : llama_places()) {
     std::error_code bad;
     if (!fs::exists(place / "libllama.so", bad) && !fs::exists(place / "libggml.so", bad)) continue;
-    Llama found{fs::weakly_canonical(place, bad).string(), cpu_builds(place), {}};
+    Llama found;
+    found.folder = fs::weakly_canonical(place, bad).string();
+    found.builds = cpu_builds(place);
+    found.ggml = ggml_version_of(place / "libggml-base.so");
+    found.by_make = fs::exists(place / "../STAMP", bad);
     for (const auto& entry : fs::directory_iterator(place, bad)) {
       const std::string name = entry.path().filename().string();
+      if (name.rfind("libggml-cpu", 0) == 0 && entry.path().extension() == ".so") found.gcc = gcc_of(entry.path());
       if (name == "llama-server" || name == "llama-bench" || name == "llama-completion" || name == "llama-perplexity")
         found.tools.push_back(name);
     }

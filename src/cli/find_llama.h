@@ -20,6 +20,9 @@ std::string find_llama_tool(const std::string& name, std::string& error);
 struct Llama {
   std::string folder;
   std::vector<std::string> builds, tools;
+  std::string ggml;      // what its ggml_version() says; empty = it cannot be asked
+  int gcc = 0;           // major version of the GCC that built its CPU part; 0 = another or unknown
+  bool by_make = false;  // built by 'make llama', which works around GCC's fault
 };
 Llama find_llama();
 

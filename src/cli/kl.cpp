@@ -90,7 +90,7 @@ int kl(const RunOptions& o, const std::vector<std::string>& methods) {
   // Stock first, its contexts too, and only then the plug-in: a context takes every accelerator
   // that is registered when it is made.
   const ModelPtr stock_model = load_model(o.model, {}, error);
-  if (!stock_model) return interrupted() ? static_cast<int>(kInterrupted) : bad_input(error);
+  if (!stock_model) return interrupted() ? stopped(0) : bad_input(error);
   std::vector<llama_token> prompt;
   if (!make_prompt(stock_model.get(), o, prompt, error)) return bad_input(error);
   const int total = static_cast<int>(prompt.size());
@@ -109,7 +109,7 @@ int kl(const RunOptions& o, const std::vector<std::string>& methods) {
     error = plugin.load();
     if (error.empty()) error = plugin.configure(plugin_text(o, methods[0]));
     if (error.empty()) model = load_model(o.model, plugin.devices(), error);
-    if (interrupted()) return kInterrupted;
+    if (interrupted()) return stopped(0);
     // Before the contexts are made: each takes over what was said last, and later words reach one only.
     if (error.empty()) plugin.announce(llama_model_n_layer(model.get()), total);
   }
@@ -128,7 +128,8 @@ int kl(const RunOptions& o, const std::vector<std::string>& methods) {
   const int stride = static_cast<int>(std::ceil(o.ubatch * 4.0 * n / kMostLogitBytes));
   Distribution d;
   Progress bar("comparing logits", total, "tokens");
-  for (int at = 0; at < total && !interrupted();) {
+  int at = 0;
+  while (at < total && !interrupted()) {
     const int count = std::min(o.ubatch, total - at);
     const llama_token* const here = &prompt[static_cast<std::size_t>(at)];
     if (const int code = decode(stock.get(), here, count, at, first, stride))
@@ -149,7 +150,7 @@ int kl(const RunOptions& o, const std::vector<std::string>& methods) {
     bar.update(at);
   }
   bar.clear();
-  if (interrupted()) return kInterrupted;
+  if (interrupted()) return stopped(at);
   Json j;
   j["positions"] = runners[0].positions;
   j["stride"] = stride;

@@ -38,6 +38,7 @@ void print_help() {
   fmt::print("lacuna: sparse attention for transformers\n\nusage: lacuna VERB [options]    (lacuna VERB --help)\n\n");
   for (const Verb& v : kVerbs)
     if (!v.help.empty()) fmt::print("  {:<9} {}\n", v.name, v.help);
+  fmt::print("\nexit codes: 0 good, 1 a check failed, 2 bad input, 130 interrupted (Ctrl-C)\n");
 }
 
 }  // namespace

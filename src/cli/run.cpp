@@ -25,7 +25,7 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 struct Outcome {
-  int prompt_tokens = 0, generated = 0, decode_steps = 0;
+  int prompt_tokens = 0, read = 0, generated = 0, decode_steps = 0;
   double ttft_s = 0, decode_s = 0;  // ttft_s = 0: interrupted before the first logits
   std::string text;
 };
@@ -58,6 +58,7 @@ std::string answer(llama_context* context, const RunOptions& o, const std::vecto
     if (const int code = decode(context, &prompt[static_cast<std::size_t>(at)], count, at, total - 1)) return failed(at, code);
     llama_synchronize(context);
     at += count;
+    out.read = at;
     if (at == total) out.ttft_s = seconds_since(start);
     bar.update(at);
   }
@@ -121,8 +122,10 @@ Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& repo
     const bool ran = calls.is_number() && calls.get<double>() > 0;
     j["density"][phase] = ran ? at_path(report, {phase, "density"}) : nlohmann::json();
   }
-  for (const char* figure : {"mean", "p95", "max", "rows"})
+  for (const char* figure : {"mean", "p95", "max", "rows"}) {
     j["lost_mass"][figure] = at_path(report, {"prefill", "lost_mass", figure});
+    j["lost_mass_decode"][figure] = at_path(report, {"decode", "lost_mass", figure});
+  }
   const auto read = at_path(report, {"decode", "kv_bytes"});
   j["kv_bytes_read_per_token"] =
       read.is_number() && out.decode_steps > 0 ? Json(read.get<double>() / out.decode_steps) : Json();
@@ -135,6 +138,13 @@ Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& repo
 }
 
 std::string percent(const Json& x) { return x.is_number() ? fmt::format("{:.2f} %", 100 * x.get<double>()) : "not measured"; }
+
+std::string lost_words(const Json& lost, std::string_view where) {
+  if (!lost["rows"].is_number() || lost["rows"].get<double>() == 0)
+    return fmt::format("not measured {} (--audit off, or no audited row with 256 visible keys)", where);
+  return fmt::format("{} {} on average (95 % of rows: at most {}; worst {}; {} rows audited)", percent(lost["mean"]),
+                     where, percent(lost["p95"]), percent(lost["max"]), lost["rows"].get<std::int64_t>());
+}
 
 void print_summary(const Json& j, const Outcome& out, const nlohmann::json& report) {
   fmt::print("\n\n");
@@ -149,16 +159,10 @@ void print_summary(const Json& j, const Outcome& out, const nlohmann::json& repo
   if (j["kernel"].is_string()) fmt::print(", kernel {}", j["kernel"].get<std::string>());
   fmt::print(", {}\n", j["host"].get<std::string>());
   if (report.is_object()) {
-    const auto& lost = j["lost_mass"];
     fmt::print("{} {} of the query-key pairs in the prompt", bold("kept    "), percent(j["density"]["prefill"]));
     if (j["density"]["decode"].is_number()) fmt::print(", {} while writing", percent(j["density"]["decode"]));
-    const bool rows = lost["rows"].is_number() && lost["rows"].get<double>() > 0;
-    if (rows)
-      fmt::print("\n{} {} of the attention mass on average (95 % of rows: at most {}; worst {}; {} rows audited)\n",
-                 bold("lost    "), percent(lost["mean"]), percent(lost["p95"]), percent(lost["max"]),
-                 lost["rows"].get<std::int64_t>());
-    else
-      fmt::print("\n{} not measured (--audit off, or no row with 256 visible keys)\n", bold("lost    "));
+    fmt::print("\n{} {}\n", bold("lost    "), lost_words(j["lost_mass"], "of the attention mass in the prompt"));
+    if (out.decode_steps > 0) fmt::print("{} {}\n", bold("        "), lost_words(j["lost_mass_decode"], "while writing"));
     double attention = 0;
     for (const auto& [step, s] : j["attention_s"].items()) attention += s.is_number() ? s.get<double>() : 0.0;
     fmt::print("{} {:.2f} s of attention:", bold("spent   "), attention);
@@ -175,9 +179,9 @@ void print_summary(const Json& j, const Outcome& out, const nlohmann::json& repo
 
 // Attention calls the plug-in left to llama.cpp, and why.
 void say_what_was_declined(const nlohmann::json& report) {
-  if (const auto declined = at_path(report, {"declined"}); declined.is_object())
-    for (const auto& [reason, count] : declined.items())
-      if (count.is_number() && count.get<double>() > 0) note(fmt::format("left to llama.cpp: {} ({} times)", reason, count.dump()));
+  if (const auto declined = at_path(report, {"declined"}); declined.is_array())
+    for (const auto& reason : declined)
+      if (reason.is_string()) note(fmt::format("left to llama.cpp: {}", reason.get<std::string>()));
 }
 
 int run(RunOptions& o, const JsonSink& sink) {
@@ -196,7 +200,7 @@ int run(RunOptions& o, const JsonSink& sink) {
   }
   llama_backend_init();
   const ModelPtr model = load_model(o.model, stock ? std::vector<ggml_backend_dev_t>{} : plugin.devices(), error);
-  if (interrupted()) return kInterrupted;
+  if (interrupted()) return stopped(0);
   if (!model) return bad_input(error);
   std::vector<llama_token> prompt;
   if (!make_prompt(model.get(), o, prompt, error)) return bad_input(error);
@@ -216,9 +220,10 @@ int run(RunOptions& o, const JsonSink& sink) {
   const Json j = as_json(o, out, report);
   if (!sink.on_stdout()) print_summary(j, out, report);
   say_what_was_declined(report);
+  if (j["kernel"] == "cpu.ref" && o.kernel.empty()) note("no AVX2: the slow reference computed attention");
   if (sink.wanted())
     if (error = sink.write(j); !error.empty()) return bad_input(error);
-  return interrupted() ? kInterrupted : kOk;
+  return interrupted() ? stopped(out.read + out.generated) : kOk;
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "base/machine.h"
 #include "engine/registry.h"
 
 namespace lacuna::cli {
@@ -27,7 +28,7 @@ void add_run_options(CLI::App& app, RunOptions& o) {
   app.add_option("--precision", o.precision, "bf16 matrix units, or split and fp32")
       ->check(CLI::IsMember({"fast", "high"}))->capture_default_str();
   app.add_option("--kernel", o.kernel, "take this kernel and no other")->type_name("NAME");
-  app.add_option("--machine", o.machine, "behave as a machine with no more than this")->type_name("LEVEL");
+  app.add_option("--machine", o.machine, "behave as a lesser machine: none, avx2, avx512, avx512bf16")->type_name("LEVEL");
   app.add_option("--seed", o.seed, "for whatever is drawn at random")->capture_default_str();
   const auto types = CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"});
   app.add_option("--cache-type-k", o.cache_type_k, "type of the key cache (also -ctk)")->check(types)->capture_default_str();
@@ -38,7 +39,7 @@ void add_run_options(CLI::App& app, RunOptions& o) {
 
 std::string check_run_options(RunOptions& o) {
   if (o.file.empty() && o.prompt.empty()) return "no prompt: give -f FILE, -p TEXT, or both";
-  if (o.threads == 0) o.threads = default_threads();
+  if (o.threads == 0) o.threads = usable_cores();
   o.ubatch = std::min(o.ubatch, o.batch);  // as llama.cpp does
   for (const std::string* word : {&o.kernel, &o.machine})
     if (word->find_first_of(" \t\n") != std::string::npos) return fmt::format("'{}': a name has no blanks", *word);

@@ -17,7 +17,7 @@ bool whole_number(std::string_view text, T& value) {
   return bad == std::errc{} && end == text.data() + text.size();
 }
 
-Status set(Options& o, std::string_view key, std::string_view value) {
+Status set(Options& o, std::string_view key, std::string_view value, const std::vector<std::string>& others) {
   if (key == "precision") {
     if (value == "fast") o.precision = Precision::fast;
     else if (value == "high") o.precision = Precision::high;
@@ -36,7 +36,8 @@ Status set(Options& o, std::string_view key, std::string_view value) {
   } else if (key == "machine") {
     o.machine = value;
   } else {
-    const std::vector<std::string> keys = {"precision", "audit", "seed", "threads", "kernel", "machine"};
+    std::vector<std::string> keys = {"precision", "audit", "seed", "threads", "kernel", "machine"};
+    keys.insert(keys.end(), others.begin(), others.end());
     const std::string near = nearest(key, keys);
     return unknown_name(fmt::format("unknown option '{}'{}; there are {}", key,
                                     near.empty() ? "" : fmt::format(": did you mean '{}'?", near), fmt::join(keys, ", ")));
@@ -46,7 +47,7 @@ Status set(Options& o, std::string_view key, std::string_view value) {
 
 }  // namespace
 
-Result<Options> parse_options(std::string_view text) {
+Result<Options> parse_options(std::string_view text, const std::vector<std::string>& others) {
   constexpr std::size_t kLongest = 8192;
   constexpr std::string_view kSpace = " \t\r\n";
   if (text.size() > kLongest)
@@ -58,7 +59,7 @@ Result<Options> parse_options(std::string_view text) {
     at += word.size();
     const std::size_t equals = word.find('=');
     if (equals != std::string_view::npos && equals < word.find(':')) {  // a spec's '=' comes after a ':'
-      LACUNA_CHECK(set(o, word.substr(0, equals), word.substr(equals + 1)));
+      LACUNA_CHECK(set(o, word.substr(0, equals), word.substr(equals + 1), others));
     } else if (named) {
       return bad_argument(fmt::format("options: '{}' after method '{}': one method, then key=value words", word, o.method));
     } else {

@@ -38,6 +38,7 @@ Report Session::report() const {
   r.prefill = finished(s.prefill);
   r.decode = finished(s.decode);
   r.note = s.note;
+  if (r.note.empty() && !(s.have & kAvx2)) r.note = "no AVX2: the slow reference computes attention";
   return r;
 }
 

@@ -36,7 +36,7 @@ Result<std::unique_ptr<Session>> Session::open(const Options& options) {
     bool known = true;
     s.have = mask_features(s.have, options.machine.c_str(), &known);
     if (!known)
-      return unknown_name(fmt::format("machine '{}': need avx2, avx512, avx512bf16 or amx", options.machine));
+      return unknown_name(fmt::format("machine '{}': need none, avx2, avx512, avx512bf16 or amx", options.machine));
   }
   LACUNA_CHECK(s.force(options.kernel));
   if (options.parallel) {

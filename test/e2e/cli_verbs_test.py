@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,10 @@ class BadInput(unittest.TestCase):
         (["show", "xattention:strid=8"], ["did you mean 'stride'"]),
         (["show", "xattention:stride=7"], ["xattention.stride", "7", "8"]),
         (["explain", "--shape", "hq=3,hkv=2"], ["hq=3 hkv=2", "multiple"]),
-        (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8", "--machine", "avx3"], ["avx3", "avx512"]),
+        (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8", "--machine", "avx3"], ["avx3", "none, avx2, avx512"]),
+        (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8,keep=0.5"], ["keep", "method"]),
+        (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8", "--layers", "4", "--layer", "4"], ["--layer", "0..3"]),
+        (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8", "--method", "trianglemix:layer_start=9", "--layers", "4"], ["layer_start", "9"]),
         (["explain", "--shape", "hq=2,hkv=2,nq=4,nkv=8", "--data", "/nowhere/x"], ["/nowhere/x"]),
         (["check", "no_such_file.txt"], ["no_such_file.txt"]),
         (["check", "attend hqq=3 nq=2"], ["did you mean 'hq'"]),
@@ -50,6 +54,7 @@ class BadInput(unittest.TestCase):
         (["serve", "--method=streamingllm:sink=-1"], ["streamingllm.sink", "-1", "0.."]),
         (["serve", "--audit", "some"], ["some", "sample"]),
         (["serve", "--precision"], ["--precision", "missing"]),
+        (["list", "--json", "/tmp"], ["/tmp", "folder"]),
     ]
 
     def test_each(self):
@@ -153,10 +158,15 @@ class Json(unittest.TestCase):
         self.assertEqual(dense["allowed_pairs"], 4 * (64 * 1000 - 63 * 64 // 2))
         sparse = self.document("explain", "--method", "streamingllm:sink=4:window=100", "--shape", shape, "--json")
         self.assertLess(sparse["density"], 0.2)
-        self.assertEqual(sparse["kernels"][-1], {"kernel": sparse["kernel"], "refused": None})
-        self.assertTrue(all(k["refused"] for k in sparse["kernels"][:-1]))
+        self.assertEqual([k["kernel"] for k in sparse["kernels"] if k["refused"] is None], [sparse["kernel"]])
+        self.assertEqual(sparse["kernels"][-1]["kernel"], "cpu.ref")  # the whole list, those behind the chosen too
         forced = self.document("explain", "--shape", shape, "--kernel", "cpu.ref", "--json")
         self.assertEqual(forced["kernel"], "cpu.ref")
+        deep = "trianglemix:sink=4:window=64:last_rows=0"
+        for layer, less in ((14, False), (15, True)):
+            got = self.document("explain", "--method", deep, "--shape", shape, "--layers", "30", "--layer", str(layer), "--json")
+            self.assertEqual(got["density"] < 1, less)
+        self.assertEqual(self.document("explain", "--method", deep, "--shape", shape, "--json")["density"], 1)
 
     def test_check(self):
         got = self.document("check", SMALL, "--json")
@@ -199,6 +209,30 @@ class Json(unittest.TestCase):
         self.assertLess(case["peer"]["max_difference"], 0.02)  # both computed the same thing
         self.assertAlmostEqual(case["ratio"], case["peer"]["ms"] / case["ms"]["median"], places=6)
 
+    @staticmethod
+    def cores():
+        siblings = lambda cpu: pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        return len({siblings(c).read_text() if siblings(c).exists() else c for c in os.sched_getaffinity(0)})
+
+    def test_doctor_judges_the_llama_it_found(self):
+        # A folder with a ggml of an unknown version, built by an old GCC without our flags.
+        stub = os.environ.get("LACUNA_GGML_STUB")
+        if not stub:
+            self.skipTest("no stub of ggml")
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("libggml-base.so", "libggml.so", "libllama.so", "libggml-cpu.so"):
+                shutil.copy(stub, pathlib.Path(folder, name))
+            with open(pathlib.Path(folder, "libggml-cpu.so"), "ab") as f:
+                f.write(b"GCC: (Debian 12.2.0-14) 12.2.0\0")
+            done = subprocess.run([LACUNA, "doctor", "--json"], capture_output=True, text=True, check=False,
+                                  env={**os.environ, "LLAMA_DIR": folder})
+        found = {f["what"]: f for f in json.loads(done.stdout)["findings"]}
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(found["its ggml"]["state"], "missing")
+        self.assertIn("0.99.0", found["its ggml"]["detail"])
+        self.assertIn("GCC 12", found["its compiler"]["detail"])
+        self.assertEqual(found["its compiler"]["state"], "note")
+
     def test_doctor(self):
         got = self.document("doctor", "--json", code=run("doctor", "--json")[0])
         self.assertTrue(got["features"])
@@ -206,6 +240,7 @@ class Json(unittest.TestCase):
             self.assertIn(finding["state"], ("ok", "note", "missing"))
             if finding["state"] == "missing":
                 self.assertTrue(finding["mend"], finding)
+        self.assertEqual(got["cores"], self.cores())
         self.assertEqual(got["missing"], sum(f["state"] == "missing" for f in got["findings"]))
 
     def test_json_file_is_whole(self):
@@ -223,6 +258,7 @@ class Docs(unittest.TestCase):
             self.assertEqual(run("docs", "--check", "--out", folder)[0], 1)
             self.assertEqual(run("docs", "--out", folder)[0], 0)
             self.assertEqual(run("docs", "--check", "--out", folder)[0], 0)
+            self.assertEqual([p for p in pathlib.Path(folder).rglob("*") if p.suffix == ".part"], [])
             page = pathlib.Path(folder, "methods", "dense.md")
             page.write_text(page.read_text(encoding="utf-8") + "x", encoding="utf-8")
             code, out, _ = run("docs", "--check", "--out", folder)

@@ -29,3 +29,18 @@ with tempfile.TemporaryDirectory() as folder:
     check(seen["prefill"]["density"] == 1, f"half of an unknown number is no number: {seen}")
     seen, _ = complete(folder, sparse, "--no-warmup", "-ub", "128")
     check(seen["prefill"]["density"] < 1, f"the second graph knows the number: {seen}")
+
+    # A report that cannot be written is one line at the end, and the tool's own work is done.
+    done = run([tool("llama-completion"), "-m", model("smollm2-135m-instruct.gguf"), "-p", "Hi", "-n", "2", "-t", "2",
+                "-c", "256", "-no-cnv"], "dense quiet=1 report=/no_such_folder/x.json")
+    lines = [line for line in done.splitlines() if line.startswith("lacuna:")]
+    check(len(lines) == 1 and "report=/no_such_folder/x.json" in lines[0], f"one line names the file: {lines}")
+
+    # What is declined is said, even if that was all.
+    why = "quantised keys or values"
+    for quiet in (0, 1):
+        seen, text = complete(folder, f"dense quiet={quiet}", "-ctk", "q8_0", "-ctv", "q8_0", "-fa", "on")
+        check(len(seen["declined"]) == 1 and why in seen["declined"][0], f"the report does not say why: {seen}")
+        check(seen["prefill"]["calls"] == seen["decode"]["calls"] == 0, f"attended all the same: {seen}")
+        lines = [line for line in text.splitlines() if line.startswith("lacuna:")]
+        check(len(lines) == 1 - quiet and all(why in line for line in lines), f"one line says why: {lines}")

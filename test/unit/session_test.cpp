@@ -150,6 +150,29 @@ TEST(Session, ADecodeKernelIsRefusedWithItsReason) {
   EXPECT_NE(s.error().what.find("more than 8 rows"), std::string::npos) << s.error().what;
 }
 
+TEST(Session, WithoutAvx2TheReferenceRunsAndLeavesNothingOut) {
+  for (const char* method : {"dense", "streamingllm:sink=4:window=8"}) {
+    Options o;
+    o.method = method;
+    o.machine = "none";
+    auto s = Session::open(o);
+    ASSERT_TRUE(s.ok()) << s.error().what;
+    Call call(20, 100, Dtype::f16), want(20, 100, Dtype::f16);
+    ASSERT_TRUE(s.value()->attend(call.c).ok());
+    ASSERT_TRUE(want.run("cpu.ref", false).ok());
+    EXPECT_EQ(call.out, want.out);
+    const Report r = s.value()->report();
+    EXPECT_EQ(r.kernel, "cpu.ref");
+    EXPECT_EQ(r.prefill.density(), 1);
+    EXPECT_NE(r.note.find("no AVX2"), std::string::npos) << r.note;
+  }
+  Options o;
+  o.machine = "avx9";
+  auto s = Session::open(o);
+  ASSERT_FALSE(s.ok());
+  EXPECT_NE(s.error().what.find("none, avx2"), std::string::npos) << s.error().what;
+}
+
 LossStats lost_in_decode(Audit audit, int repeats) {
   // 280 keys fit the window: those calls leave nothing out. Of 600, more than half are left out.
   Call all(1, 280, Dtype::f16), some(1, 600, Dtype::f16);

@@ -34,12 +34,6 @@ bool find(F& function, const char* name) {
   return function != nullptr;
 }
 
-// "0.25.3" or "0.25.3-dev": the versions whose layouts we have tested.
-bool supported(const char* version) {
-  int major = -1, minor = -1;
-  return std::sscanf(version, "%d.%d", &major, &minor) == 2 && major == 0 && minor == 25;
-}
-
 // Makes tensors and a buffer with ggml's own functions and looks whether our declarations see what
 // was put in. Empty if so, else what differs.
 std::string probe() {
@@ -111,6 +105,7 @@ std::string load() {
   need(g.buffer_get_base, "ggml_backend_buffer_get_base");
   need(g.buffer_get_size, "ggml_backend_buffer_get_size");
   need(g.buft_is_host, "ggml_backend_buft_is_host");
+  need(g.cpu_buffer_type, "ggml_backend_cpu_buffer_type");
   need(g.graph_compute, "ggml_backend_graph_compute");
   need(g.backend_free, "ggml_backend_free");
   need(g.dev_type, "ggml_backend_dev_type");
@@ -137,6 +132,12 @@ std::string load() {
 }
 
 }  // namespace
+
+// "0.25.3" or "0.25.3-dev"
+bool supported(const char* version) {
+  int major = -1, minor = -1;
+  return std::sscanf(version, "%d.%d", &major, &minor) == 2 && major == 0 && minor == 25;
+}
 
 void* find_symbol(const char* name) {
   if (void* p = dlsym(RTLD_DEFAULT, name)) return p;

@@ -33,6 +33,7 @@ struct Api {
   void* (*buffer_get_base)(Buffer*);
   std::size_t (*buffer_get_size)(Buffer*);
   bool (*buft_is_host)(BufferType*);
+  BufferType* (*cpu_buffer_type)();
   int (*graph_compute)(Backend*, Graph*);
   void (*backend_free)(Backend*);
   // From the registry's library; null when the host carries only the base library.
@@ -49,6 +50,8 @@ struct Api {
   } ops;
 };
 
+// Whether a ggml of this version is one whose layouts we have tested.
+bool supported(const char* version);
 // Finds and tests everything once; "" or one sentence for the user. Later calls return the same.
 const std::string& load_api();
 const Api& api();  // after load_api() returned ""

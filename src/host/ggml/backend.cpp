@@ -122,14 +122,15 @@ std::string Instance::summary() const {
   const Report r = session_->report();
   const auto seconds = [](const PhaseReport& p) { return std::accumulate(std::begin(p.seconds), std::end(p.seconds), 0.0); };
   char line[256];
-  const std::int64_t audited = r.prefill.lost.rows + r.decode.lost.rows;
-  char lost[48] = "not audited";
-  if (audited > 0)
-    std::snprintf(lost, sizeof lost, "%.4f",
-                  (r.prefill.lost.mean * static_cast<double>(r.prefill.lost.rows) +
-                   r.decode.lost.mean * static_cast<double>(r.decode.lost.rows)) / static_cast<double>(audited));
-  std::snprintf(line, sizeof line, "lacuna: %s: density prefill %.3f decode %.3f, mean lost mass %s, attention %.2f s + %.2f s",
-                r.method.c_str(), r.prefill.density(), r.decode.density(), lost, seconds(r.prefill), seconds(r.decode));
+  const auto lost = [](const LossStats& l) {
+    char text[32] = "not audited";
+    if (l.rows > 0) std::snprintf(text, sizeof text, "%.4f", l.mean);
+    return std::string(text);
+  };
+  std::snprintf(line, sizeof line,
+                "lacuna: %s: density prefill %.3f decode %.3f, mean lost mass %s + %s, attention %.2f s + %.2f s",
+                r.method.c_str(), r.prefill.density(), r.decode.density(), lost(r.prefill.lost).c_str(),
+                lost(r.decode.lost).c_str(), seconds(r.prefill), seconds(r.decode));
   return line;
 }
 

@@ -10,6 +10,8 @@ namespace {
 bool taken(int type) { return type == type_f32 || type == type_f16 || type == type_bf16; }
 std::size_t size_of(int type) { return type == type_f32 ? 4 : 2; }
 
+constexpr const char* kQuantised = "quantised keys or values (use -ctk f16 -ctv f16)";
+
 // Memory the CPU may touch, or memory that is still to be given out by the scheduler.
 bool on_host(const Tensor& t) {
   const Tensor& whole = whole_of(t);
@@ -20,7 +22,7 @@ bool on_host(const Tensor& t) {
 const char* refuse(const Tensor& op) {
   const Tensor *q = op.src[0], *k = op.src[1], *v = op.src[2], *mask = op.src[3], *sinks = op.src[4];
   if (!q || !k || !v) return "a source is missing";
-  if (!taken(k->type) || !taken(v->type)) return "quantised keys or values (use -ctk f16 -ctv f16)";
+  if (!taken(k->type) || !taken(v->type)) return kQuantised;
   if (k->type != v->type) return "keys and values of different types";
   if (q->type != type_f32 || op.type != type_f32) return "queries or output not f32";
   if (k->view_src && k->view_src == v->view_src) return "values are a view of the keys (MLA)";
@@ -56,6 +58,10 @@ Claim claim_of(const Tensor& op, bool own_buffers, const char** why) {
   if (!own_buffers) return Claim::none;
   const bool to_cache = op.view_src && own_buffer(op) && is_cache_name(op.view_src->name);
   if (!to_cache) return Claim::none;
+  if (op.op == o.set_rows && !taken(op.type)) {  // then the scheduler does not even ask about attention
+    *why = kQuantised;
+    return Claim::none;
+  }
   if (op.op == o.set_rows && op.src[0] && op.src[1]) {
     const Tensor &from = *op.src[0], &index = *op.src[1];
     const bool fits = from.type == type_f32 && from.nb[0] == 4 && taken(op.type) &&

@@ -15,7 +15,7 @@ enum class Claim {
   rotate,
 };
 
-// `why` is set when an attention call is declined.
+// `why` is set when attention is declined, or a cache write that it would need.
 Claim claim_of(const Tensor& op, bool own_buffers, const char** why);
 
 }  // namespace lacuna::ggml

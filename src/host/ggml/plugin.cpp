@@ -7,8 +7,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -28,7 +28,7 @@ struct Plugin {
   bool own_buffers = true;   // a GPU-like device with buffers of its own; false: an accelerator
   Instance* latest = nullptr;
   std::string last_report;   // of the instance that ended last
-  std::map<std::string, std::int64_t> declined;
+  std::set<std::string> declined;  // why attention was left to ggml
   int announced_layers = 0;
   std::int64_t announced_tokens = -1;
   Device device{};
@@ -46,8 +46,7 @@ std::string full_report(const Instance& x) {
   auto report = nlohmann::json::parse(x.report_json());
   report["side_bytes"] = static_cast<std::int64_t>(side_bytes()) + report.value("session_bytes", std::int64_t{0});
   report["host_version"] = std::string("ggml ") + api().version();
-  report["declined"] = nlohmann::json::object();
-  for (const auto& [why, n] : plugin().declined) report["declined"][why] = n;
+  report["declined"] = plugin().declined;
   return report.dump();
 }
 
@@ -64,7 +63,7 @@ void write_report(const std::string& path, const std::string& text) {
 
 void finish(const Instance& x, const Config& config, const std::string& text) {
   if (!config.report.empty()) write_report(config.report, text);
-  if (!config.quiet) std::fprintf(stderr, "%s\n", x.summary().c_str());
+  if (!config.quiet && x.attended()) std::fprintf(stderr, "%s\n", x.summary().c_str());
 }
 
 // ---- backend ----
@@ -74,7 +73,7 @@ void free_backend(Backend* b) {
   {
     const std::lock_guard lock(plugin().mutex);
     const std::string text = full_report(*x);
-    if (x->attended()) finish(*x, x->config(), text);
+    if (x->attended() || !plugin().declined.empty()) finish(*x, x->config(), text);
     if (plugin().latest == x) {
       plugin().latest = nullptr;
       plugin().last_report = text;
@@ -136,7 +135,8 @@ bool supports_op(Device*, const Tensor* op) {
   if (claim != Claim::none) return true;
   if (why) {
     const std::lock_guard lock(p.mutex);
-    ++p.declined[why];
+    // The scheduler asks many times and says nothing of calls: each reason is told once.
+    if (p.declined.insert(why).second && !p.config.quiet) std::fprintf(stderr, "lacuna: left to llama.cpp: %s\n", why);
   } else if (op->view_src && op->data) {
     // Somebody else will write this cache in place, and no hook will fire: never trust a side copy again.
     if (CacheTensor* cache = cache_of(*op)) cache->foreign = true;
@@ -153,7 +153,8 @@ Device* make_device(Plugin& p) {
   d.calls.get_type = device_type;
   d.calls.get_props = get_props;
   d.calls.init_backend = init_backend;
-  d.calls.get_buffer_type = [](Device* self) { return own_buffer_type(self); };
+  // An accelerator shares the CPU's buffers: only then does the scheduler move a node to it.
+  d.calls.get_buffer_type = [](Device* self) { return plugin().own_buffers ? own_buffer_type(self) : api().cpu_buffer_type(); };
   d.calls.supports_op = supports_op;
   d.calls.supports_buft = [](Device*, BufferType* type) { return api().buft_is_host(type); };
   d.calls.offload_op = [](Device*, const Tensor*) { return false; };
@@ -242,6 +243,11 @@ using lacuna::ggml::plugin;
 
 extern "C" __attribute__((visibility("default"))) int ggml_backend_score() {
   return lacuna::ggml::prepared().empty() ? 1 : 0;
+}
+
+// For `lacuna doctor`, which has a version and no ggml loaded.
+extern "C" __attribute__((visibility("default"))) int lacuna_takes_ggml(const char* version) {
+  return lacuna::ggml::supported(version);
 }
 
 extern "C" __attribute__((visibility("default"))) lacuna::ggml::Registry* ggml_backend_init() {
