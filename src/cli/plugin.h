@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lacuna's own llama.cpp plug-in, as the command line drives it: by four functions got by name.
+// Lacuna's own llama.cpp plug-in, as the command line drives it: by functions got by name.
 #pragma once
 
 #include <string>
@@ -21,6 +21,9 @@ class Plugin {
   void reset_report() const;
   // How long the prompt will be: some methods treat its end apart and see only micro-batches.
   void announce(long long prompt_tokens) const;
+  // Of a context configured with calibrate=1: its state, or what was found; "" with the reason in `error`.
+  std::string calibration(bool finish, std::string& error) const;
+  std::string load_calibration(const std::string& state) const;  // "" or the reason
   // The devices that take attention.
   std::vector<ggml_backend_dev_t> devices() const;
 
@@ -30,6 +33,8 @@ class Plugin {
   const char* (*report_)() = nullptr;
   void (*reset_)() = nullptr;
   void (*announce_)(long long) = nullptr;
+  const char* (*calibration_)(bool, const char**) = nullptr;
+  const char* (*load_calibration_)(const char*) = nullptr;
 };
 
 }  // namespace lacuna::cli

@@ -23,13 +23,18 @@ Session::~Session() = default;
 Result<std::unique_ptr<Session>> Session::open(const Options& options) {
   std::unique_ptr<Session> session(new Session);
   Impl& s = *session->impl_;
-  auto method = make_method(options.method);
+  auto method = make_method(options.method, {.profiles = !options.calibrate});
   if (!method.ok()) return method.error();
   constexpr int kMostThreads = 1024;
   if (options.threads < 0 || options.threads > kMostThreads)
     return bad_argument(fmt::format("threads: got {}, need 0 (one per core) to {}", options.threads, kMostThreads));
   s.method = std::move(method.value());
   s.spec = canonical_spec(*s.method);
+  if (options.calibrate) {
+    auto calibrator = make_calibrator(*s.method);
+    if (!calibrator.ok()) return calibrator.error();
+    s.calibrator = std::move(calibrator.value());
+  }
   s.options = options;
   s.have = detect_features();
   if (!options.machine.empty()) {
@@ -248,10 +253,7 @@ bool Session::Impl::causal(const Visibility& v, const Segment& s) {
   return true;
 }
 
-Result<Plan> Session::Impl::plan(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args) {
-  if (s.rows() == 0 || s.n_keys == 0) return dense_plan("nothing to see");
-  if (!causal(mask.visible, s)) return dense_plan("rows see keys after their own, or are not in order");
-  if (args.packed_k.format == PackFormat::none) return dense_plan("this machine has no AVX2: no estimator runs");
+AttentionView Session::Impl::view_of(const AttendCall& c, const Segment& s, const op::Attend::Args& args) {
   AttentionView x;
   x.layer = c.layer;
   x.n_layers = n_layers;
@@ -264,8 +266,18 @@ Result<Plan> Session::Impl::plan(const AttendCall& c, const MaskEntry& mask, con
   x.q = args.q + s.row_begin * args.q_row;
   x.q_head = args.q_head;
   x.q_row = args.q_row;
-  x.packed_k = ordered_keys(c, s, args.packed_k, &x.first_cell);
-  return method->plan(x, *this);
+  if (args.packed_k.format != PackFormat::none) x.packed_k = ordered_keys(c, s, args.packed_k, &x.first_cell);
+  const std::int32_t* cells = s.contiguous() ? nullptr : s.cell_of_key.data();
+  x.k = {args.k, args.kv, args.k_head, args.k_cell, args.dk, s.first_cell, cells};
+  x.v = {args.v, args.kv, args.v_head, args.v_cell, args.dv, s.first_cell, cells};
+  return x;
+}
+
+Result<Plan> Session::Impl::plan(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args) {
+  if (s.rows() == 0 || s.n_keys == 0) return dense_plan("nothing to see");
+  if (!causal(mask.visible, s)) return dense_plan("rows see keys after their own, or are not in order");
+  if (args.packed_k.format == PackFormat::none) return dense_plan("this machine has no AVX2: no estimator runs");
+  return method->plan(view_of(c, s, args), *this);
 }
 
 // A profile of another model is worse than none: the session is dense from then on and says why. The
@@ -290,7 +302,7 @@ void Session::Impl::check_profiles(const AttendCall& c) {
     for (const double base : rope_bases) fits = fits || std::abs(base - need->rope.base) <= 1e-4 * base;
     if (!fits) here.rope.base = rope_bases.back();
     if (const Status same = check_model(*need, here); !same.ok())
-      unfit = fmt::format("{}.profile: {}; nothing is left out until then", m->card().slug, same.error().what);
+      unfit = fmt::format("{}.profile: {}", m->card().slug, same.error().what);
   }
 }
 
@@ -343,7 +355,8 @@ Status Session::Impl::attend(const AttendCall& c) {
   bool sparse = false;
   plans.clear();
   const auto& segments = mask.visible.segments();
-  if (c.counted && unfit.empty() && method->card().slug != "dense")
+  if (calibrator && c.counted) LACUNA_CHECK(observe(c, mask, args));
+  if (!calibrator && c.counted && unfit.empty() && method->card().slug != "dense")
     for (const auto& s : segments) {
       auto p = plan(c, mask, s, args);
       if (!p.ok()) return p.error();

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "kv/packed.h"
+#include "kv/raw.h"
 #include "lacuna/result.h"
 #include "method/model_facts.h"
 #include "method/params.h"
@@ -60,6 +61,8 @@ struct AttentionView {
   std::int64_t q_head = 0, q_row = 0;
   PackedView packed_k;          // key j lies in cell first_cell + j
   std::int64_t first_cell = 0;  // a multiple of 16
+  // The same keys, and their values, as the cache has them, by key number: exact and slow.
+  RawKeys k, v;
 };
 
 // The laws of docs/laws.md that a method does not obey, each with its reason.
@@ -81,7 +84,8 @@ struct Card {
   std::span<const Exemption> exemptions = {};
 };
 
-struct Profile;  // method/profile.h
+struct Profile;    // method/profile.h
+class Calibrator;  // method/calibrator.h
 
 // Immutable once it is made: what changes from call to call comes in through the view, what lives on
 // belongs to the session.
@@ -106,6 +110,9 @@ class Method {
   // The model of the profile in use; null: no profile.
   const ModelFacts* calibrated_for() const { return calibrated_for_ ? &*calibrated_for_ : nullptr; }
   void set_calibrated_for(ModelFacts model) { calibrated_for_ = std::move(model); }  // the registry does
+
+  // A fresh observer that makes this method's profile, as configured; null: it has nothing to calibrate.
+  virtual std::unique_ptr<Calibrator> calibrator() const;
 
   // The method that this one wraps; null: it wraps none.
   virtual Method* inner() const { return nullptr; }

@@ -85,6 +85,8 @@ struct MethodLab {
     x.q_head = n * d;
     x.q_row = d;
     x.packed_k = pack();
+    x.k = {k.data(), Dtype::f32, n * d, d, d, 0, nullptr};
+    x.v = {v.data(), Dtype::f32, n * d, d, d, 0, nullptr};
     return x;
   }
   Result<Plan> plan(const Method& m, std::int64_t begin, std::int64_t end, int layer = 0) {
