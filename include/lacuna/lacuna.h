@@ -37,6 +37,7 @@ struct Options {
   std::string method = "dense";  // slug:key=value[+wrapper:key=value]
   Precision precision = Precision::fast;
   Audit audit = Audit::off;
+  bool calibrate = false;        // run dense and feed the method's calibrator (lacuna calibrate)
   std::uint64_t seed = 1;        // of the audit's choice of rows
   std::string kernel;            // force one kernel of op attend, one for many rows; empty = the best that fits
   std::string machine;           // pretend to be less: "none", "avx2", "avx512", "avx512bf16"; empty = all
@@ -45,7 +46,7 @@ struct Options {
 };
 
 // Options from one line of text, for hosts that have nothing but a string:
-//   "SPEC precision=fast|high audit=off|sample|full seed=N kernel=NAME machine=NAME threads=N"
+//   "SPEC precision=fast|high audit=off|sample|full seed=N kernel=NAME machine=NAME threads=N calibrate=0|1"
 // in any order, all of it optional. An unknown word is an error that names the nearest, `others`
 // included: names of settings that the host takes out itself.
 Result<Options> parse_options(std::string_view text, const std::vector<std::string>& others = {});
@@ -112,6 +113,12 @@ class Session {
   // Why this session leaves nothing out any more: a profile of its method is of another model than the
   // calls. Empty: none is, as far as the calls so far show.
   const std::string& unfit() const;
+
+  // For Options::calibrate. The state so far as JSON, for a later session to go on from; and what was
+  // found, {"model": as the calls showed it, "params", "data"}, or what is missing.
+  Result<std::string> calibration() const;
+  Status load_calibration(std::string_view text);
+  Result<std::string> finish_calibration() const;
 
   // Bytes of side data that the session holds itself (scratch, per-call packing).
   std::size_t own_bytes() const;

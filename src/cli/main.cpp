@@ -28,6 +28,7 @@ constexpr Verb kVerbs[] = {
     {"run", "answer a prompt with a model; say what was kept and lost", verb_run},
     {"compare", "the same prompt with stock llama.cpp, dense, and each method", verb_compare},
     {"serve", "llama-server with a method; it takes all of llama-server's options", verb_serve},
+    {"calibrate", "make a profile: what a method has to know of a model", verb_calibrate},
     {"check", "every kernel against the reference, case by case", verb_check},
     {"bench", "the speed of kernels, alone or against llama.cpp's own", verb_bench},
     {"docs", "write docs/generated, or check that it is up to date", verb_docs},

@@ -21,7 +21,8 @@ std::string Plugin::load() {
     return function != nullptr;
   };
   if (find(configure_, "lacuna_configure") && find(report_, "lacuna_report") && find(reset_, "lacuna_reset_report") &&
-      find(announce_, "lacuna_announce"))
+      find(announce_, "lacuna_announce") && find(calibration_, "lacuna_calibration") &&
+      find(load_calibration_, "lacuna_load_calibration"))
     return "";
   return fmt::format("{}: the plug-in is of another version than this program; build both together", path.string());
 }
@@ -40,6 +41,18 @@ nlohmann::json Plugin::report() const {
 
 void Plugin::reset_report() const { reset_(); }
 void Plugin::announce(int n_layers, long long prompt_tokens) const { announce_(n_layers, prompt_tokens); }
+
+std::string Plugin::calibration(bool finish, std::string& error) const {
+  const char* why = nullptr;
+  const char* text = calibration_(finish, &why);
+  if (why) error = why;
+  return text ? text : "";
+}
+
+std::string Plugin::load_calibration(const std::string& state) const {
+  const char* error = load_calibration_(state.c_str());
+  return error ? error : "";
+}
 
 std::vector<ggml_backend_dev_t> Plugin::devices() const {
   std::vector<ggml_backend_dev_t> out;

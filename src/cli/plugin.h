@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lacuna's own llama.cpp plug-in, as the command line drives it: by four functions got by name.
+// Lacuna's own llama.cpp plug-in, as the command line drives it: by functions got by name.
 #pragma once
 
 #include <string>
@@ -22,6 +22,9 @@ class Plugin {
   // What some methods ask and a micro-batch does not tell: the number of layers, and how long the
   // prompt will be. Reaches the context made last and those made from now on.
   void announce(int n_layers, long long prompt_tokens) const;
+  // Of a context configured with calibrate=1: its state, or what was found; "" with the reason in `error`.
+  std::string calibration(bool finish, std::string& error) const;
+  std::string load_calibration(const std::string& state) const;  // "" or the reason
   // The devices that take attention.
   std::vector<ggml_backend_dev_t> devices() const;
 
@@ -31,6 +34,8 @@ class Plugin {
   const char* (*report_)() = nullptr;
   void (*reset_)() = nullptr;
   void (*announce_)(int, long long) = nullptr;
+  const char* (*calibration_)(bool, const char**) = nullptr;
+  const char* (*load_calibration_)(const char*) = nullptr;
 };
 
 }  // namespace lacuna::cli

@@ -11,6 +11,7 @@ int verb_doctor(int argc, char** argv);
 int verb_run(int argc, char** argv);
 int verb_compare(int argc, char** argv);
 int verb_serve(int argc, char** argv);
+int verb_calibrate(int argc, char** argv);
 int verb_check(int argc, char** argv);
 int verb_bench(int argc, char** argv);
 int verb_docs(int argc, char** argv);

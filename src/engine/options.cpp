@@ -31,12 +31,15 @@ Status set(Options& o, std::string_view key, std::string_view value, const std::
     if (!whole_number(value, o.seed)) return bad_argument(fmt::format("seed: got '{}', need a whole number, 0 or more", value));
   } else if (key == "threads") {
     if (!whole_number(value, o.threads)) return bad_argument(fmt::format("threads: got '{}', need a whole number, 0 = one per core", value));
+  } else if (key == "calibrate") {
+    if (value != "0" && value != "1") return bad_argument(fmt::format("calibrate: got '{}', need 0 or 1", value));
+    o.calibrate = value == "1";
   } else if (key == "kernel") {
     o.kernel = value;
   } else if (key == "machine") {
     o.machine = value;
   } else {
-    std::vector<std::string> keys = {"precision", "audit", "seed", "threads", "kernel", "machine"};
+    std::vector<std::string> keys = {"precision", "audit", "seed", "threads", "kernel", "machine", "calibrate"};
     keys.insert(keys.end(), others.begin(), others.end());
     const std::string near = nearest(key, keys);
     return unknown_name(fmt::format("unknown option '{}'{}; there are {}", key,

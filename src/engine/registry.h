@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "lacuna/result.h"
+#include "method/calibrator.h"
 #include "method/method.h"
 #include "method/profile.h"
 
@@ -34,6 +35,8 @@ struct MakeOptions {
 };
 // A configured method, its wrappers around it, or an error that names the nearest thing that exists.
 Result<std::unique_ptr<Method>> make_method(std::string_view spec, const MakeOptions& options = {});
+// The method's calibrator, or an error that names the methods which have one.
+Result<std::unique_ptr<Calibrator>> make_calibrator(const Method& method, const MakeOptions& options = {});
 // The method and what it wraps, the base first: in the order of the spec.
 std::vector<Method*> chain_of(Method& method);
 // The spec that makes the same method, every parameter written out (but empty ones).

@@ -23,13 +23,18 @@ Session::~Session() = default;
 Result<std::unique_ptr<Session>> Session::open(const Options& options) {
   std::unique_ptr<Session> session(new Session);
   Impl& s = *session->impl_;
-  auto method = make_method(options.method);
+  auto method = make_method(options.method, {.profiles = !options.calibrate});
   if (!method.ok()) return method.error();
   constexpr int kMostThreads = 1024;
   if (options.threads < 0 || options.threads > kMostThreads)
     return bad_argument(fmt::format("threads: got {}, need 0 (one per core) to {}", options.threads, kMostThreads));
   s.method = std::move(method.value());
   s.spec = canonical_spec(*s.method);
+  if (options.calibrate) {
+    auto calibrator = make_calibrator(*s.method);
+    if (!calibrator.ok()) return calibrator.error();
+    s.calibrator = std::move(calibrator.value());
+  }
   s.options = options;
   s.have = detect_features();
   if (!options.machine.empty()) {
@@ -261,10 +266,8 @@ bool Session::Impl::causal(const Visibility& v, const Segment& s) {
   return true;
 }
 
-Result<Plan> Session::Impl::plan(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args) {
-  if (s.rows() == 0 || s.n_keys == 0) return dense_plan("nothing to see");
-  if (!causal(mask.visible, s)) return dense_plan("rows see keys after their own, or are not in order");
-  if (args.packed_k.format == PackFormat::none) return dense_plan("this machine has no AVX2: no estimator runs");
+AttentionView Session::Impl::view_of(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args,
+                                     SegmentKeys& keys) {
   AttentionView x;
   x.layer = c.layer;
   x.n_layers = n_layers;
@@ -277,24 +280,27 @@ Result<Plan> Session::Impl::plan(const AttendCall& c, const MaskEntry& mask, con
   x.q = args.q + s.row_begin * args.q_row;
   x.q_head = args.q_head;
   x.q_row = args.q_row;
-  struct Order final : KeyOrder {
-    Order(Impl& i, const AttendCall& call, const Segment& segment, const PackedView& packed_k)
-        : impl(i), c(call), s(segment), packed(packed_k) {}
-    OrderedKeys ordered() override {
-      if (!known) keys = impl.ordered_keys(c, s, packed);
-      known = true;
-      return keys;
-    }
-    Impl& impl;
-    const AttendCall& c;
-    const Segment& s;
-    const PackedView& packed;
-    OrderedKeys keys;
-    bool known = false;
-  } order(*this, c, s, args.packed_k);
-  x.keys = &order;
+  x.keys = &keys;
+  keys.bind(*this, c, s, args.packed_k);
   x.cells = {args.n_cells, mask.visible.words(s.row_begin), s.cell(s.key_of_row[0]), args.packed_k};
-  return method->plan(x, *this);
+  const std::int32_t* cells = s.contiguous() ? nullptr : s.cell_of_key.data();
+  x.k = {args.k, args.kv, args.k_head, args.k_cell, args.dk, s.first_cell, cells};
+  x.v = {args.v, args.kv, args.v_head, args.v_cell, args.dv, s.first_cell, cells};
+  return x;
+}
+
+OrderedKeys Session::Impl::SegmentKeys::ordered() {
+  if (!known_) keys_ = impl_->ordered_keys(*call_, *segment_, packed_);
+  known_ = true;
+  return keys_;
+}
+
+Result<Plan> Session::Impl::plan(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args) {
+  if (s.rows() == 0 || s.n_keys == 0) return dense_plan("nothing to see");
+  if (!causal(mask.visible, s)) return dense_plan("rows see keys after their own, or are not in order");
+  if (args.packed_k.format == PackFormat::none) return dense_plan("this machine has no AVX2: no estimator runs");
+  SegmentKeys keys;
+  return method->plan(view_of(c, mask, s, args, keys), *this);
 }
 
 // A profile of another model is worse than none: the session is dense from then on and says why. The
@@ -319,7 +325,7 @@ void Session::Impl::check_profiles(const AttendCall& c) {
     for (const double base : rope_bases) fits = fits || std::abs(base - need->rope.base) <= 1e-4 * base;
     if (!fits) here.rope.base = rope_bases.back();
     if (const Status same = check_model(*need, here); !same.ok())
-      unfit = fmt::format("{}.profile: {}; nothing is left out until then", m->card().slug, same.error().what);
+      unfit = fmt::format("{}.profile: {}", m->card().slug, same.error().what);
   }
 }
 
@@ -374,7 +380,8 @@ Status Session::Impl::attend(const AttendCall& c) {
   bool sparse = false;
   plans.clear();
   const auto& segments = mask.visible.segments();
-  if (c.counted && unfit.empty() && method->card().slug != "dense")
+  if (calibrator && c.counted) LACUNA_CHECK(observe(c, mask, args));
+  if (!calibrator && c.counted && unfit.empty() && method->card().slug != "dense")
     for (const auto& s : segments) {
       auto p = plan(c, mask, s, args);
       if (!p.ok()) return p.error();

@@ -13,6 +13,7 @@
 #include "engine/packed_tensor.h"
 #include "engine/pick.h"
 #include "lacuna/lacuna.h"
+#include "method/calibrator.h"
 #include "method/method.h"
 #include "op/context.h"
 #include "pattern/visibility.h"
@@ -45,6 +46,31 @@ struct Session::Impl final : Context {
   op::Attend::Args base_args(const AttendCall& c, const MaskEntry& mask);
   PackedView packed(const AttendCall& c, const PackedTensor* kept, const Tensor& raw, op::Pack::Role role, Buffer& own);
   OrderedKeys ordered_keys(const AttendCall& c, const Segment& s, const PackedView& packed_k);
+  // A segment's packed keys in order, made when first asked for; lives as long as the view.
+  class SegmentKeys final : public KeyOrder {
+   public:
+    void bind(Impl& impl, const AttendCall& c, const Segment& s, const PackedView& packed_k) {
+      impl_ = &impl;
+      call_ = &c;
+      segment_ = &s;
+      packed_ = packed_k;
+    }
+    OrderedKeys ordered() override;
+
+   private:
+    Impl* impl_ = nullptr;
+    const AttendCall* call_ = nullptr;
+    const Segment* segment_ = nullptr;
+    PackedView packed_;
+    OrderedKeys keys_;
+    bool known_ = false;
+  };
+  AttentionView view_of(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args,
+                        SegmentKeys& keys);
+  Status observe(const AttendCall& c, const MaskEntry& mask, const op::Attend::Args& args);
+  Result<std::string> calibration() const;
+  Status load_calibration(std::string_view text);
+  Result<std::string> finish_calibration() const;
   static bool causal(const Visibility& v, const Segment& s);
   Result<Plan> plan(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
   Status attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
@@ -70,6 +96,8 @@ struct Session::Impl final : Context {
   std::vector<double> rope_bases;  // of the layers seen, each once
   int last_layer = -1;
   bool all_layers_seen = false;
+  std::unique_ptr<Calibrator> calibrator;  // set: all runs dense, and it watches
+  ModelFacts seen;                         // by the calibrator
   Features have = 0;
   const kernel::Kernel<op::Attend>* forced = nullptr;
   std::unique_ptr<ParallelFor> own_pool;

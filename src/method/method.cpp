@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include "method/calibrator.h"
+
 namespace lacuna {
 
 Status Method::preset(std::string_view name) {
@@ -13,5 +15,7 @@ Status Method::preset(std::string_view name) {
 Status Method::use(const Profile&) {
   return unsupported(fmt::format("{} takes no profile: leave out profile=", card().slug));
 }
+
+std::unique_ptr<Calibrator> Method::calibrator() const { return nullptr; }
 
 }  // namespace lacuna

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "kv/packed.h"
+#include "kv/raw.h"
 #include "lacuna/result.h"
 #include "method/model_facts.h"
 #include "method/params.h"
@@ -105,6 +106,8 @@ struct AttentionView {
   // shift), asking copies them once per call: methods that need no order look at `cells` instead.
   KeyOrder* keys = nullptr;
   Cells cells;
+  // The same keys, and their values, as the cache has them, by key number: exact and slow.
+  RawKeys k, v;
 };
 
 // The laws of docs/laws.md that a method does not obey, each with its reason.
@@ -126,7 +129,8 @@ struct Card {
   std::span<const Exemption> exemptions = {};
 };
 
-struct Profile;  // method/profile.h
+struct Profile;    // method/profile.h
+class Calibrator;  // method/calibrator.h
 
 // Immutable once it is made: what changes from call to call comes in through the view, what lives on
 // belongs to the session.
@@ -151,6 +155,9 @@ class Method {
   // The model of the profile in use; null: no profile.
   const ModelFacts* calibrated_for() const { return calibrated_for_ ? &*calibrated_for_ : nullptr; }
   void set_calibrated_for(ModelFacts model) { calibrated_for_ = std::move(model); }  // the registry does
+
+  // A fresh observer that makes this method's profile, as configured; null: it has nothing to calibrate.
+  virtual std::unique_ptr<Calibrator> calibrator() const;
 
   // The method that this one wraps; null: it wraps none.
   virtual Method* inner() const { return nullptr; }

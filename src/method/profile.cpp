@@ -151,7 +151,7 @@ Json as_json(const ModelFacts& m) {
           {"rope", {{"layout", name_of(m.rope.layout)}, {"base", m.rope.base}}}};
 }
 
-Result<ModelFacts> model_facts(const Json& value, std::string_view where) {
+Result<ModelFacts> model_facts(const Json& value, std::string_view where, bool partial) {
   LACUNA_CHECK(check_keys(value, where, {"name", "n_layers", "hq", "hkv", "dk", "dv", "rope"}));
   ModelFacts m;
   auto name = member(value, where, "name");
@@ -162,7 +162,7 @@ Result<ModelFacts> model_facts(const Json& value, std::string_view where) {
   const auto figure = [&](const char* key, int& to, std::int64_t hi) -> Status {
     auto at = member(value, where, key);
     if (!at.ok()) return at.error();
-    auto x = as_int(*at.value(), fmt::format("{}.{}", where, key), 1, hi);
+    auto x = as_int(*at.value(), fmt::format("{}.{}", where, key), partial ? 0 : 1, hi);
     if (!x.ok()) return x.error();
     to = static_cast<int>(x.value());
     return {};
@@ -172,7 +172,7 @@ Result<ModelFacts> model_facts(const Json& value, std::string_view where) {
   LACUNA_CHECK(figure("hkv", m.hkv, 4096));
   LACUNA_CHECK(figure("dk", m.dk, 1024));
   LACUNA_CHECK(figure("dv", m.dv, 1024));
-  if (m.hq % m.hkv != 0)
+  if (m.hkv > 0 && m.hq % m.hkv != 0)
     return bad_file(fmt::format("{}: hq {} and hkv {}: the first must be a multiple of the second", where, m.hq, m.hkv));
   auto rope = member(value, where, "rope");
   if (!rope.ok()) return rope.error();
@@ -180,7 +180,7 @@ Result<ModelFacts> model_facts(const Json& value, std::string_view where) {
   LACUNA_CHECK(check_keys(*rope.value(), at, {"layout", "base"}));
   auto layout = member(*rope.value(), at, "layout");
   if (!layout.ok()) return layout.error();
-  bool known = false;
+  bool known = partial && *layout.value() == name_of(RopeLayout::unknown);
   for (const RopeLayout l : {RopeLayout::none, RopeLayout::interleaved, RopeLayout::half_split})
     if (layout.value()->is_string() && *layout.value() == name_of(l)) m.rope.layout = l, known = true;
   if (!known) return wrong(at + ".layout", *layout.value(), "none, interleaved or half-split");

@@ -39,7 +39,8 @@ std::string profile_text(const Profile& profile);
 Status write_profile(const Profile& profile, const std::string& path);  // whole or not at all
 
 nlohmann::json as_json(const ModelFacts& facts);
-Result<ModelFacts> model_facts(const nlohmann::json& value, std::string_view where);
+// `partial`: what is unknown may be so.
+Result<ModelFacts> model_facts(const nlohmann::json& value, std::string_view where, bool partial = false);
 
 // The text of a regular file of at most `most` bytes.
 Result<std::string> read_small_file(const std::string& path, std::size_t most);

@@ -70,12 +70,19 @@ class Arguments(Lines):
             self.refused([verb, "-m", "x", "-p", "hi", option, "streamingllm:snk=4"], "snk", "'sink'")
             self.refused([verb, "-m", "x", "-p", "hi", option, "streamingllm:sink=-1"], "sink", "-1", "..")
 
+    def test_calibrate(self):
+        whole = ["-m", "x", "-f", "x", "-o", "/tmp/p.json"]
+        self.refused(["calibrate", "xattention", *whole], "xattention has nothing to calibrate", "methods that do")
+        self.refused(["calibrate", "xatention", *whole], "'xattention'")
+        self.refused(["calibrate", "xattention:stride=99", *whole], "xattention.stride", "99")
+        self.refused(["calibrate", "xattention", "-m", "x", "-f", "x"], "--output")
+
     def test_unwritable_json(self):
         self.refused(["run", "-m", "x", "-p", "hi", "--json", "/no such folder/x.json"], "/no such folder/x.json")
         self.refused(["run", "-m", "x", "-p", "hi", "--json", "/tmp"], "/tmp", "folder")
 
     def test_help(self):
-        for verb in ("run", "compare"):
+        for verb in ("run", "compare", "calibrate"):
             done = lacuna(verb, "--help")
             self.assertEqual(done.returncode, 0)
             self.assertIn("--model", done.stdout)

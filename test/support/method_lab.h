@@ -92,6 +92,8 @@ struct MethodLab final : private KeyOrder {
       x.cells = {end, visible_.data(), end - 1, packed_view_};
       x.cells.packed_k.cells = end;
     }
+    x.k = {k.data(), Dtype::f32, n * d, d, d, 0, nullptr};
+    x.v = {v.data(), Dtype::f32, n * d, d, d, 0, nullptr};
     return x;
   }
   Result<Plan> plan(const Method& m, std::int64_t begin, std::int64_t end, int layer = 0) {

@@ -393,7 +393,7 @@ lacuna::Status Instance::attend_stream(const Tensor& op, std::int64_t s, CacheTe
   LACUNA_CHECK(session_->attend(call));
   if (!told_unfit_ && !session_->unfit().empty()) {
     told_unfit_ = true;
-    if (!config_.quiet) std::fprintf(stderr, "lacuna: %s\n", session_->unfit().c_str());
+    if (!config_.quiet) std::fprintf(stderr, "lacuna: %s; until then attention is dense\n", session_->unfit().c_str());
   }
   return {};
 }

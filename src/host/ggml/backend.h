@@ -25,6 +25,7 @@ class Instance {
   void set_threads(int n) { threads_.set_workers(n); n_threads_ = n; }
   void announce(int n_layers, std::int64_t prompt_tokens);  // 0, -1: unknown
   void reset_report();
+  Session& session() { return *session_; }
   std::string report_json() const { return session_->report_json(); }
   std::string summary() const;  // one line: density, lost mass, attention seconds
   bool attended() const { return graphs_ > 0; }

@@ -199,6 +199,29 @@ void announce(int n_layers, long long prompt_tokens) {
   if (p.latest) p.latest->announce(n_layers, prompt_tokens);
 }
 
+// The state of a calibration, or what it found if `finish`; null with *error set where there is none. The
+// texts stay until the next call.
+const char* calibration(bool finish, const char** error) {
+  static std::string text, why;
+  Plugin& p = plugin();
+  const std::lock_guard lock(p.mutex);
+  const auto got = !p.latest ? Result<std::string>(bad_argument("no context is open")) :
+                   finish ? p.latest->session().finish_calibration() : p.latest->session().calibration();
+  (got.ok() ? text : why) = got.ok() ? got.value() : got.error().what;
+  *error = got.ok() ? nullptr : why.c_str();
+  return got.ok() ? text.c_str() : nullptr;
+}
+
+const char* load_calibration(const char* text) {
+  static std::string why;
+  Plugin& p = plugin();
+  const std::lock_guard lock(p.mutex);
+  const lacuna::Status done = !p.latest ? bad_argument("no context is open") : p.latest->session().load_calibration(text ? text : "");
+  if (done.ok()) return nullptr;
+  why = done.error().what;
+  return why.c_str();
+}
+
 void* get_proc_address(Registry*, const char* name) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
   if (is("ggml_backend_set_n_threads")) return reinterpret_cast<void*>(set_n_threads);
@@ -206,6 +229,8 @@ void* get_proc_address(Registry*, const char* name) {
   if (is("lacuna_report")) return reinterpret_cast<void*>(report);
   if (is("lacuna_reset_report")) return reinterpret_cast<void*>(reset_report);
   if (is("lacuna_announce")) return reinterpret_cast<void*>(announce);
+  if (is("lacuna_calibration")) return reinterpret_cast<void*>(calibration);
+  if (is("lacuna_load_calibration")) return reinterpret_cast<void*>(load_calibration);
   return nullptr;
 }
 

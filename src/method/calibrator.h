@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Calibrator: how a method finds out about a model what it needs in a profile. Made by
+// Method::calibrator(), fed by a session that runs dense, asked at the end.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "lacuna/result.h"
+#include "method/method.h"
+
+namespace lacuna {
+
+class Calibrator {
+ public:
+  virtual ~Calibrator() = default;
+  // The rows of one sequence in one call of one layer, with raw K and V. A text comes in prompts, a
+  // prompt in micro-batches; every layer sees all of them.
+  virtual Status observe(const AttentionView& x, Context& context) = 0;
+  // All that was observed, as JSON, so that an interrupted calibration goes on; load() takes it back in
+  // a fresh calibrator of the same parameters. The text lay on a disk: load() checks it.
+  virtual nlohmann::json save() const = 0;
+  virtual Status load(const nlohmann::json& state) = 0;
+  // The profile's `data`, an object that Method::use() takes; or what is missing:
+  // "text too short: got 120 tokens, need 512 or more".
+  virtual Result<nlohmann::json> finish() const = 0;
+};
+
+}  // namespace lacuna
