@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Draws the text of a terminal as an SVG picture.
 
-    tools/term_svg.py [--title TEXT] < output.txt > picture.svg
+    tools/term_svg.py [--title TEXT] [--columns N] < output.txt > picture.svg
 
 Understands colour and bold as a terminal does (ESC[...m); other control sequences are dropped, and of
-a line that was written over (carriage returns) the last state counts.
+a line that was written over (carriage returns) the last state counts. Lines without such sequences
+are broken between words at N columns (100).
 """
 import argparse
 import html
 import re
 import sys
+import textwrap
 
 CELL_W, CELL_H, SIZE, PAD, BAR = 8.4, 19, 14, 16, 28  # pixels
 BACK, FORE, TITLE = "#1b1f27", "#d7dae0", "#8b93a3"
@@ -48,8 +50,14 @@ def spans(line):
     return out, column
 
 
-def picture(text, title):
-    rows = [spans(line) for line in text.rstrip("\n").split("\n")]
+def wrapped(line, columns):
+    if "\x1b" in line or "\r" in line or len(line) <= columns:
+        return [line]
+    return textwrap.wrap(line, columns, drop_whitespace=True, break_on_hyphens=False)
+
+
+def picture(text, title, columns):
+    rows = [spans(part) for line in text.rstrip("\n").split("\n") for part in wrapped(line, columns)]
     width = max([columns for _, columns in rows] + [40]) * CELL_W + 2 * PAD
     height = len(rows) * CELL_H + BAR + PAD
     out = [
@@ -73,4 +81,6 @@ def picture(text, title):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--title", default="terminal")
-    sys.stdout.write(picture(sys.stdin.read(), parser.parse_args().title))
+    parser.add_argument("--columns", type=int, default=100)
+    arguments = parser.parse_args()
+    sys.stdout.write(picture(sys.stdin.read(), arguments.title, arguments.columns))
