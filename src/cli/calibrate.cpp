@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/machine.h"
 #include "cli/model.h"
 #include "cli/plugin.h"
 #include "cli/verbs.h"
@@ -168,7 +169,7 @@ int calibrate(CalibrateOptions& o, const Method& method, const std::string& spec
   Prompts prompts;
   if (error = cut(model.get(), o, texts, prompts); !error.empty()) return bad_input(error);
   RunOptions run;
-  run.threads = o.threads > 0 ? o.threads : default_threads();
+  run.threads = o.threads > 0 ? o.threads : usable_cores();
   run.ubatch = std::min(o.context, 512);
   const ContextPtr context = make_context(model.get(), run, o.context, run.ubatch, run.ubatch, error);
   if (!context) return bad_input(error);

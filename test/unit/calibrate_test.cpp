@@ -24,7 +24,7 @@ class Watched final : public Method {
     v(profile, "profile", "", "what it watches for");
   }
   Result<Plan> plan(const AttentionView&, Context&) const override {
-    return Plan{.pattern = Window{.sink = 0, .window = 8}, .routes = {}, .weigh = Weigh::softmax, .why = {}};
+    return plan_of(Window{.sink = 0, .window = 8});
   }
   std::unique_ptr<Calibrator> calibrator() const override;
 };

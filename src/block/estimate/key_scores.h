@@ -8,7 +8,8 @@
 #include <cstdint>
 
 #include "block/slots.h"
-#include "method/method.h"
+#include "op/attention_view.h"
+#include "op/context.h"
 #include "op/strided_scores.h"
 
 namespace lacuna::block {

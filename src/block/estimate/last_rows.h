@@ -6,7 +6,8 @@
 //   slash[h, d]    = sum over the last W rows i of P[i, own(i) - d]
 #pragma once
 
-#include "method/method.h"
+#include "op/attention_view.h"
+#include "op/context.h"
 
 namespace lacuna::block {
 

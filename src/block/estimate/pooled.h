@@ -7,7 +7,8 @@
 // -infinity; a block that holds own keys counts the keys up to the block's last row.
 #pragma once
 
-#include "method/method.h"
+#include "op/attention_view.h"
+#include "op/context.h"
 
 namespace lacuna::block {
 
