@@ -48,6 +48,12 @@ struct Options {
 // in any order, all of it optional. An unknown word is an error that names the nearest.
 Result<Options> parse_options(std::string_view text);
 
+// What a session's method wants kept beside the keys of a layer. A host hands it on and need not know
+// what it says; null = nothing.
+struct SideSpec;
+using SideRequest = std::shared_ptr<const SideSpec>;
+SideRequest every_side_kind();  // for tests of a host: all kinds at once, whatever the method
+
 // A copy of one layer's K or V in the order kernels read (bf16 or f16 tiles). A host that owns the
 // cache keeps one beside each cache tensor and calls write() where cells change, so that no call has
 // to pack again. Not thread safe against a running attend().
@@ -56,16 +62,20 @@ class PackedTensor {
   enum class Role : std::uint8_t { key, value };
   // cells x heads x dim, all zeros. Throws std::bad_alloc.
   PackedTensor(Role role, Dtype dtype, std::int64_t cells, int heads, int dim, Precision precision,
-               const std::string& machine = {});
+               const std::string& machine = {}, const SideRequest& side = {});
   ~PackedTensor();
   PackedTensor(const PackedTensor&) = delete;
   PackedTensor& operator=(const PackedTensor&) = delete;
-  // Copies cells [first, first + n) of the raw cache tensor ([1, H, C, D]).
+  // Copies cells [first, first + n) of the raw cache tensor ([1, H, C, D], all of it: side data also
+  // reads the neighbours of these cells).
   void write(const Tensor& raw, std::int64_t first, std::int64_t n, ParallelFor* parallel = nullptr);
   // The same for the listed cells. A cell out of range is refused by name, and nothing is written.
   Status write_cells(const Tensor& raw, const std::int64_t* cells, std::int64_t n);
   void clear();
   std::size_t bytes() const;
+  SideBytes bytes_by_kind() const;
+  // Compares everything kept with a copy made anew: "" or the first difference. For tests; slow.
+  std::string verify(const Tensor& raw) const;
 
  private:
   friend class Session;
@@ -104,6 +114,9 @@ class Session {
   void new_graph();
   // How many layers the model has and how long the prompt will be, for methods that ask; -1 unknown.
   void announce(int n_layers, std::int64_t prompt_tokens);
+
+  // What the method wants kept beside the keys of a layer, for the PackedTensor of the host's cache.
+  SideRequest side(int layer) const;
 
   // Bytes of side data that the session holds itself (scratch, per-call packing).
   std::size_t own_bytes() const;

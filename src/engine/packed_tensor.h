@@ -4,6 +4,7 @@
 
 #include "base/buffer.h"
 #include "base/machine.h"
+#include "engine/side.h"
 #include "kv/packed.h"
 #include "lacuna/lacuna.h"
 #include "op/pack.h"
@@ -25,6 +26,7 @@ struct PackedTensor::Impl {
   Buffer storage;
   PackedView view;
   std::size_t used_bytes = 0;
+  SideStore side;  // of keys
 };
 
 }  // namespace lacuna

@@ -12,6 +12,7 @@
 #include "engine/lower.h"
 #include "engine/packed_tensor.h"
 #include "engine/pick.h"
+#include "engine/side.h"
 #include "lacuna/lacuna.h"
 #include "method/method.h"
 #include "op/context.h"
@@ -43,6 +44,8 @@ struct Session::Impl final : Context {
   op::Attend::Args base_args(const AttendCall& c, const MaskEntry& mask);
   PackedView packed(const AttendCall& c, const PackedTensor* kept, const Tensor& raw, op::Pack::Role role, Buffer& own);
   PackedView ordered_keys(const AttendCall& c, const Segment& s, const PackedView& packed_k, std::int64_t* first_cell);
+  const SideRequest& side_request(int layer);
+  const SideView& side_of(const AttendCall& c);
   static bool causal(const Visibility& v, const Segment& s);
   Result<Plan> plan(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
   Status attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
@@ -77,6 +80,9 @@ struct Session::Impl final : Context {
   Buffer own_k, own_v, ordered, lse, audit_out, audit_lse;
   std::vector<Buffer> slots;
   std::vector<std::int32_t> from_list, to_list;
+  std::vector<SideRequest> side_requests;  // by layer; null: not asked for yet
+  SideStore own_side;                      // of a call without a kept copy
+  const SideView* side = nullptr;          // of this call, once a plan wants it
 
   PhaseState prefill, decode, scratch_phase;
   PhaseState* phase = &prefill;

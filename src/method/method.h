@@ -13,10 +13,13 @@
 #include <vector>
 
 #include "kv/packed.h"
+#include "kv/side.h"
 #include "lacuna/result.h"
 #include "method/params.h"
 #include "op/context.h"
+#include "op/side_scores.h"
 #include "pattern/pattern.h"
+#include "pattern/visibility.h"
 
 namespace lacuna {
 
@@ -56,6 +59,16 @@ struct AttentionView {
   std::int64_t q_head = 0, q_row = 0;
   PackedView packed_k;          // key j lies in cell first_cell + j
   std::int64_t first_cell = 0;  // a multiple of 16
+
+  // What side() asked for, in order of CELLS: of all sequences of the cache, in any order. A kind without
+  // data does not fit this cache. cells->key(cell) and cells->cell(key) translate, cell < n_cells.
+  SideView side;
+  std::int64_t n_cells = 0;
+  const Segment* cells = nullptr;
+  const std::uint32_t* visible = nullptr;  // row i: bit b of word i * visible_row + t = cell 32 t + b
+  std::int64_t visible_row = 0;            // tiles_of(n_cells)
+  // Fills the part of an op on side data that this view knows: all but the scores and the data.
+  void ask(op::SideQuery& a) const;
 };
 
 // The laws of docs/laws.md that a method does not obey, each with its reason.
@@ -89,6 +102,8 @@ class Method {
   virtual Status check() const { return {}; }
 
   virtual Result<Plan> plan(const AttentionView& x, Context& context) const = 0;
+  // What shall be kept beside the keys of a layer. Always the same for a method whose parameters are set.
+  virtual SideSpec side(int layer) const;
 };
 
 struct MethodEntry {
