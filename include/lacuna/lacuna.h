@@ -51,6 +51,12 @@ struct Options {
 // included: names of settings that the host takes out itself.
 Result<Options> parse_options(std::string_view text, const std::vector<std::string>& others = {});
 
+// What a session's method wants kept beside the keys of a layer. A host hands it on and need not know
+// what it says; null = nothing.
+struct SideSpec;
+using SideRequest = std::shared_ptr<const SideSpec>;
+SideRequest every_side_kind();  // for tests of a host: all kinds at once, whatever the method
+
 // A copy of one layer's K or V in the order kernels read (bf16 or f16 tiles). A host that owns the
 // cache keeps one beside each cache tensor and calls write() where cells change, so that no call has
 // to pack again. Not thread safe against a running attend().
@@ -60,16 +66,20 @@ class PackedTensor {
   // cells x heads x dim, all zeros; precision, machine and kernel as in the session's Options. Throws
   // std::bad_alloc.
   PackedTensor(Role role, Dtype dtype, std::int64_t cells, int heads, int dim, Precision precision,
-               const std::string& machine = {}, const std::string& kernel = {});
+               const std::string& machine = {}, const std::string& kernel = {}, const SideRequest& side = {});
   ~PackedTensor();
   PackedTensor(const PackedTensor&) = delete;
   PackedTensor& operator=(const PackedTensor&) = delete;
-  // Copies cells [first, first + n) of the raw cache tensor ([1, H, C, D]).
+  // Copies cells [first, first + n) of the raw cache tensor ([1, H, C, D], all of it: side data also
+  // reads the neighbours of these cells).
   void write(const Tensor& raw, std::int64_t first, std::int64_t n, ParallelFor* parallel = nullptr);
   // The same for the listed cells. A cell out of range is refused by name, and nothing is written.
   Status write_cells(const Tensor& raw, const std::int64_t* cells, std::int64_t n);
   void clear();
   std::size_t bytes() const;
+  SideBytes bytes_by_kind() const;
+  // Compares everything kept with a copy made anew: "" or the first difference. For tests; slow.
+  std::string verify(const Tensor& raw) const;
 
  private:
   friend class Session;
@@ -119,6 +129,8 @@ class Session {
   Result<std::string> calibration() const;
   Status load_calibration(std::string_view text);
   Result<std::string> finish_calibration() const;
+  // What the method wants kept beside the keys of a layer, for the PackedTensor of the host's cache.
+  SideRequest side(int layer) const;
 
   // Bytes of side data that the session holds itself (scratch, per-call packing).
   std::size_t own_bytes() const;

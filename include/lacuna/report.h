@@ -2,6 +2,7 @@
 // What a session has to say: what was kept, what it cost, what was lost.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -10,6 +11,16 @@ namespace lacuna {
 struct LossStats {  // lost mass over audited rows with at least 256 visible keys
   double mean = 0, p95 = 0, max = 0;
   std::int64_t rows = 0;
+};
+
+// Memory beside a cache, by what it holds: packed copies, and what a method had kept of the keys.
+struct SideBytes {
+  std::size_t packed = 0, pages = 0, int4 = 0, labels = 0, pooled = 0;
+  std::size_t sum() const { return packed + pages + int4 + labels + pooled; }
+  SideBytes& operator+=(const SideBytes& x) {
+    packed += x.packed, pages += x.pages, int4 += x.int4, labels += x.labels, pooled += x.pooled;
+    return *this;
+  }
 };
 
 struct PhaseReport {

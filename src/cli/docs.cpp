@@ -152,6 +152,10 @@ std::string kernel_matrix() {
       }
   out += "\n## strided_scores\n" + kernel_list(kernel::strided_scores_list);
   out += "\n## pack\n" + kernel_list(kernel::pack_list);
+  out += "\n## side_write\n" + kernel_list(kernel::side_write_list);
+  out += "\n## page_scores\n" + kernel_list(kernel::page_scores_list);
+  out += "\n## label_scores\n" + kernel_list(kernel::label_scores_list);
+  out += "\n## int4_scores\n" + kernel_list(kernel::int4_scores_list);
   return out;
 }
 

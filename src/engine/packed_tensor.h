@@ -5,6 +5,7 @@
 #include "base/buffer.h"
 #include "base/machine.h"
 #include "engine/pick.h"
+#include "engine/side.h"
 #include "kv/packed.h"
 #include "lacuna/lacuna.h"
 #include "op/pack.h"
@@ -34,6 +35,7 @@ struct PackedTensor::Impl {
   Buffer storage;
   PackedView view;
   std::size_t used_bytes = 0;
+  SideStore side;  // of keys
 };
 
 }  // namespace lacuna

@@ -13,6 +13,8 @@
 #include "lacuna/result.h"
 #include "op/attend.h"
 #include "op/pack.h"
+#include "op/side_scores.h"
+#include "op/side_write.h"
 #include "op/strided_scores.h"
 
 namespace lacuna {
@@ -21,6 +23,10 @@ namespace kernel {
 extern const KernelList<op::Attend> attend_list;
 extern const KernelList<op::Pack> pack_list;
 extern const KernelList<op::StridedScores> strided_scores_list;
+extern const KernelList<op::SideWrite> side_write_list;
+extern const KernelList<op::PageScores> page_scores_list;
+extern const KernelList<op::LabelScores> label_scores_list;
+extern const KernelList<op::Int4Scores> int4_scores_list;
 }  // namespace kernel
 
 std::string describe(Features features);

@@ -255,6 +255,34 @@ OrderedKeys Session::Impl::ordered_keys(const AttendCall& c, const Segment& s, c
   return {view, 0};
 }
 
+const SideRequest& Session::Impl::side_request(int layer) {
+  const auto at = static_cast<std::size_t>(std::max(layer, 0));
+  if (at >= side_requests.size()) side_requests.resize(at + 1);
+  if (!side_requests[at]) side_requests[at] = make_request(method->side(layer));
+  return side_requests[at];
+}
+
+SideRequest Session::side(int layer) const {
+  const SideRequest& request = impl_->side_request(layer);
+  return request->none() ? nullptr : request;
+}
+
+// The host's side data if it holds what the method wants, else data made for this call, once.
+const SideView& Session::Impl::side_of(const AttendCall& c) {
+  if (side) return *side;
+  const SideSpec& want = *side_request(c.layer);
+  const int heads = static_cast<int>(c.k.heads()), dim = static_cast<int>(c.k.dim());
+  const SideStore* kept = c.packed_k && !want.none() ? &c.packed_k->impl_->side : nullptr;
+  if (!kept || !kept->serves(want, c.k.tokens(), heads, dim)) {
+    own_side.open(want, c.k.dtype, c.k.tokens(), heads, dim);
+    op::SideWrite::Args a = side_args(c.k, own_side.view());
+    a.n = c.k.tokens();
+    if (!own_side.empty()) write_side(have, a, parallel);
+    kept = &own_side;
+  }
+  return *(side = &kept->view());
+}
+
 // A method sees keys up to a row's own only; where the model lets a row see more, nothing is left out.
 bool Session::Impl::causal(const Visibility& v, const Segment& s) {
   if (s.key_of_row[0] < 0) return false;  // begins with rows that see nothing
@@ -282,7 +310,13 @@ AttentionView Session::Impl::view_of(const AttendCall& c, const MaskEntry& mask,
   x.q_row = args.q_row;
   x.keys = &keys;
   keys.bind(*this, c, s, args.packed_k);
-  x.cells = {args.n_cells, mask.visible.words(s.row_begin), s.cell(s.key_of_row[0]), args.packed_k};
+  x.cells = {.n = args.n_cells,
+             .visible = mask.visible.words(s.row_begin),
+             .visible_row = mask.visible.n_tiles(),
+             .own = s.cell(s.key_of_row[0]),
+             .segment = &s,
+             .packed_k = args.packed_k,
+             .side = side_of(c)};
   const std::int32_t* cells = s.contiguous() ? nullptr : s.cell_of_key.data();
   x.k = {args.k, args.kv, args.k_head, args.k_cell, args.dk, s.first_cell, cells};
   x.v = {args.v, args.kv, args.v_head, args.v_cell, args.dv, s.first_cell, cells};
@@ -374,6 +408,7 @@ Status Session::Impl::attend(const AttendCall& c) {
   op::Attend::Args args = base_args(c, mask);
   phase = &(mask.decode ? decode : prefill);
   scratch_phase = {};
+  side = nullptr;
   if (!c.counted) phase = &scratch_phase;
 
   // Plans first: the common case, nothing left out anywhere, is one kernel call for all rows.
@@ -495,10 +530,15 @@ void* Session::Impl::scratch(int slot, std::size_t bytes) {
 }
 
 void Session::Impl::run_op(const char* name, const void* args) {
-  if (!std::strcmp(name, op::StridedScores::kName)) {
-    const auto& a = *static_cast<const op::StridedScores::Args*>(args);
-    if (const auto* k = pick(kernel::strided_scores_list, a, have, parallel->workers())) run_kernel(*k, a, *parallel, workspace);
-  }
+  const auto run = [&]<class Op>(const kernel::KernelList<Op>& list) {
+    if (std::strcmp(name, Op::kName) != 0) return;
+    const auto& a = *static_cast<const typename Op::Args*>(args);
+    if (const auto* k = pick(list, a, have, parallel->workers())) run_kernel(*k, a, *parallel, workspace);
+  };
+  run(kernel::strided_scores_list);
+  run(kernel::page_scores_list);
+  run(kernel::label_scores_list);
+  run(kernel::int4_scores_list);
 }
 
 Status Session::attend(const AttendCall& call) {
@@ -516,7 +556,7 @@ const std::string& Session::unfit() const { return impl_->unfit; }
 
 std::size_t Session::own_bytes() const {
   const Impl& s = *impl_;
-  std::size_t sum = s.workspace.bytes() + s.own_k.bytes() + s.own_v.bytes() + s.ordered.bytes() + s.lse.bytes();
+  std::size_t sum = s.workspace.bytes() + s.own_k.bytes() + s.own_v.bytes() + s.ordered.bytes() + s.lse.bytes() + s.own_side.bytes().sum();
   for (const auto& b : s.slots) sum += b.bytes();
   return sum;
 }

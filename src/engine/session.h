@@ -12,6 +12,7 @@
 #include "engine/lower.h"
 #include "engine/packed_tensor.h"
 #include "engine/pick.h"
+#include "engine/side.h"
 #include "lacuna/lacuna.h"
 #include "method/calibrator.h"
 #include "method/method.h"
@@ -71,6 +72,8 @@ struct Session::Impl final : Context {
   Result<std::string> calibration() const;
   Status load_calibration(std::string_view text);
   Result<std::string> finish_calibration() const;
+  const SideRequest& side_request(int layer);
+  const SideView& side_of(const AttendCall& c);
   static bool causal(const Visibility& v, const Segment& s);
   Result<Plan> plan(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
   Status attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
@@ -115,6 +118,9 @@ struct Session::Impl final : Context {
   Buffer own_k, own_v, ordered, lse, audit_out, audit_lse;
   std::vector<Buffer> slots;
   std::vector<std::int32_t> from_list, to_list;
+  std::vector<SideRequest> side_requests;  // by layer; null: not asked for yet
+  SideStore own_side;                      // of a call without a kept copy
+  const SideView* side = nullptr;          // of this call, once a plan wants it
 
   PhaseState prefill, decode, scratch_phase;
   PhaseState* phase = &prefill;

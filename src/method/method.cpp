@@ -18,4 +18,6 @@ Status Method::use(const Profile&) {
 
 std::unique_ptr<Calibrator> Method::calibrator() const { return nullptr; }
 
+SideSpec Method::side(int) const { return {}; }
+
 }  // namespace lacuna

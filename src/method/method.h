@@ -16,12 +16,15 @@
 #include <utility>
 #include <vector>
 
+#include "kv/side.h"
 #include "lacuna/result.h"
 #include "method/model_facts.h"
 #include "method/params.h"
 #include "op/attention_view.h"
 #include "op/context.h"
+#include "op/side_scores.h"
 #include "pattern/pattern.h"
+#include "pattern/visibility.h"
 
 namespace lacuna {
 
@@ -104,6 +107,8 @@ class Method {
   virtual Status check() const { return {}; }
 
   virtual Result<Plan> plan(const AttentionView& x, Context& context) const = 0;
+  // What shall be kept beside the keys of a layer. Always the same for a method whose parameters are set.
+  virtual SideSpec side(int layer) const;
 
   // Takes over what a profile says, checked (method/profile.h has the readers). Called for the file that a
   // method's own parameter `profile` names, once the other parameters stand; format and slug are right.
@@ -132,6 +137,7 @@ class Wrapper : public Method {
   // Called once by the registry, after accepts().
   void wrap(std::unique_ptr<Method> base) { base_ = std::move(base); }
   Method* inner() const final { return base_.get(); }
+  SideSpec side(int layer) const override { return base_->side(layer); }
 
  private:
   std::shared_ptr<Method> base_;  // shared, so that presets may assign a whole method to *this

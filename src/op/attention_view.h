@@ -7,7 +7,10 @@
 
 #include "kv/packed.h"
 #include "kv/raw.h"
+#include "kv/side.h"
+#include "op/side_scores.h"
 #include "pattern/pattern.h"
+#include "pattern/visibility.h"
 
 namespace lacuna {
 
@@ -24,12 +27,15 @@ class KeyOrder {
   virtual OrderedKeys ordered() = 0;
 };
 
-// The cache as it lies, cells of all sequences: what a decoded row sees of it.
+// The cache as it lies: cells of all sequences, in any order, and what the rows see of them.
 struct Cells {
   std::int64_t n = 0;
-  const std::uint32_t* visible = nullptr;  // [tiles] of the segment's first row: bit b of word t = cell 32 t + b
+  const std::uint32_t* visible = nullptr;  // row i: bit b of word i * visible_row + t = cell 32 t + b
+  std::int64_t visible_row = 0;            // tiles_of(n)
   std::int64_t own = -1;                   // the cell of the first row's own key
+  const Segment* segment = nullptr;        // translates: key(cell), cell(key)
   PackedView packed_k;
+  SideView side;  // what Method::side asked for; a kind without data does not fit this cache
 };
 
 // What a method may look at: the rows of one sequence in one call of one layer. Keys are numbered by
@@ -51,6 +57,20 @@ struct AttentionView {
   Cells cells;
   // The same keys, and their values, as the cache has them, by key number: exact and slow.
   RawKeys k, v;
+
+  // Fills the part of an op on side data that this view knows: all but the scores and the data.
+  void ask(op::SideQuery& a) const {
+    a.hq = grid.heads;
+    a.hkv = hkv;
+    a.dk = dk;
+    a.n_rows = grid.n_rows;
+    a.n_cells = cells.n;
+    a.q = q;
+    a.q_head = q_head;
+    a.q_row = q_row;
+    a.visible = cells.visible;
+    a.visible_row = cells.visible_row;
+  }
 };
 
 }  // namespace lacuna

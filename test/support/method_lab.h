@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// MethodLab: what a test of one method needs. Random q, k, v of one sequence, packed keys, an
+// MethodLab: what a test of one method needs. Random q, k, v of one sequence, packed keys and side data, an
 // AttentionView over any range of rows, the method by its entry, and attention in double precision
 // over whatever a plan keeps, element by element.
 #pragma once
@@ -14,8 +14,11 @@
 
 #include "base/buffer.h"
 #include "base/rng.h"
+#include "engine/side.h"
 #include "method/method.h"
 #include "op/pack_ref.h"
+#include "op/side_scores_ref.h"
+#include "op/side_write_ref.h"
 #include "op/strided_scores.h"
 #include "op/strided_scores_ref.h"
 
@@ -38,10 +41,19 @@ class RefContext final : public Context, private ParallelFor {
     for (int i = 0; i < n; ++i) task(context, i, 0);
   }
   void run_op(const char* op, const void* args) override {
-    if (std::strcmp(op, op::StridedScores::kName) != 0) return;
-    const auto& a = *static_cast<const op::StridedScores::Args*>(args);
-    for (int h = 0; h < a.hq; ++h)
-      for (std::int64_t m = 0; m < a.m_rows(); ++m) op::strided_scores_row_ref(a, h, m);
+    if (const auto* s = as<op::StridedScores>(op, args))
+      for (int h = 0; h < s->hq; ++h)
+        for (std::int64_t m = 0; m < s->m_rows(); ++m) op::strided_scores_row_ref(*s, h, m);
+    if (const auto* s = as<op::PageScores>(op, args))
+      for (int g = 0; g < s->hkv; ++g) op::page_scores_ref(*s, g);
+    if (const auto* s = as<op::LabelScores>(op, args))
+      for (int g = 0; g < s->hkv; ++g) op::label_scores_ref(*s, g);
+    if (const auto* s = as<op::Int4Scores>(op, args))
+      for (int g = 0; g < s->hkv; ++g) op::int4_scores_ref(*s, g);
+  }
+  template <class Op>
+  static const typename Op::Args* as(const char* op, const void* args) {
+    return std::strcmp(op, Op::kName) == 0 ? static_cast<const typename Op::Args*>(args) : nullptr;
   }
   std::vector<Buffer> slots_;
 };
@@ -70,8 +82,9 @@ struct MethodLab final : private KeyOrder {
     return s / std::sqrt(static_cast<double>(d));
   }
 
-  // Rows [begin, end) as one call of `layer`; keys beyond the last row's own do not exist yet.
-  AttentionView view(std::int64_t begin, std::int64_t end, int layer = 0) {
+  // Rows [begin, end) as one call of `layer`; keys beyond the last row's own do not exist yet. Key j lies
+  // in cell j.
+  AttentionView view(std::int64_t begin, std::int64_t end, int layer = 0, const SideSpec& side = {}) {
     AttentionView x;
     x.layer = layer;
     x.n_layers = n_layers;
@@ -86,18 +99,33 @@ struct MethodLab final : private KeyOrder {
     x.q_row = d;
     packed_view_ = pack();
     x.keys = this;
-    if (x.phase == Phase::decode) {  // cell c holds key c
-      visible_.assign(static_cast<std::size_t>(tiles_of(end)), ~0u);
-      if (end % kTileKeys) visible_.back() = (1u << (end % kTileKeys)) - 1u;
-      x.cells = {end, visible_.data(), end - 1, packed_view_};
-      x.cells.packed_k.cells = end;
-    }
     x.k = {k.data(), Dtype::f32, n * d, d, d, 0, nullptr};
     x.v = {v.data(), Dtype::f32, n * d, d, d, 0, nullptr};
+    side_.open(side, Dtype::f32, n, hkv, d);
+    op::SideWrite::Args w = side_args(contiguous(k.data(), Dtype::f32, 1, hkv, n, d), side_.view());
+    w.n = w.cells = end;
+    op::side_write_ref(w);
+    segment_ = {};
+    segment_.row_end = x.grid.n_rows;
+    segment_.n_keys = end;
+    const std::int64_t visible_row = tiles_of(n);
+    words_.assign(static_cast<std::size_t>(x.grid.n_rows * visible_row), 0);
+    for (std::int64_t i = begin; i < end; ++i) {
+      segment_.key_of_row.push_back(static_cast<std::int32_t>(i));
+      for (std::int64_t t = 0; t < visible_row; ++t)
+        words_[static_cast<std::size_t>((i - begin) * visible_row + t)] = bits_between(t * kTileKeys, 0, i + 1);
+    }
+    x.cells = {.n = n,  // cell c holds key c
+               .visible = words_.data(),
+               .visible_row = visible_row,
+               .own = begin,
+               .segment = &segment_,
+               .packed_k = packed_view_,
+               .side = side_.view()};
     return x;
   }
   Result<Plan> plan(const Method& m, std::int64_t begin, std::int64_t end, int layer = 0) {
-    return m.plan(view(begin, end, layer), context);
+    return m.plan(view(begin, end, layer, m.side(layer)), context);
   }
 
   // Attention of row i (a key number) of head h over the keys that `keeps`, in double precision.
@@ -137,7 +165,9 @@ struct MethodLab final : private KeyOrder {
   }
   Buffer packed_;
   PackedView packed_view_;
-  std::vector<std::uint32_t> visible_;
+  SideStore side_;
+  Segment segment_;
+  std::vector<std::uint32_t> words_;
 };
 
 // Sets parameters by name, as a spec does, without the range checks.

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "op/side_write_ref.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "base/half.h"
+
+namespace lacuna::op {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+float key(const SideWrite::Args& a, int h, std::int64_t c, int d) {
+  const std::int64_t at = h * a.head + c * a.cell + d;
+  switch (a.dtype) {
+    case Dtype::f32: return static_cast<const float*>(a.raw)[at];
+    case Dtype::f16: return half_to_float(static_cast<const std::uint16_t*>(a.raw)[at]);
+    case Dtype::bf16: return bf16_to_float(static_cast<const std::uint16_t*>(a.raw)[at]);
+  }
+  return 0;
+}
+
+// The largest half <= x and the least half >= x; x is no NaN. Halves of one sign lie in order of their bits.
+std::uint16_t half_below(float x) {
+  const std::uint16_t h = float_to_half(x);
+  if (half_to_float(h) <= x) return h;
+  if (h & 0x8000) return static_cast<std::uint16_t>(h + 1);
+  return h == 0 ? std::uint16_t{0x8001} : static_cast<std::uint16_t>(h - 1);
+}
+std::uint16_t half_above(float x) {
+  const std::uint16_t h = float_to_half(x);
+  if (half_to_float(h) >= x) return h;
+  if (!(h & 0x8000)) return static_cast<std::uint16_t>(h + 1);
+  return h == 0x8000 ? std::uint16_t{0x0001} : static_cast<std::uint16_t>(h - 1);
+}
+
+void put(const void* data, Dtype type, std::int64_t at, float x, std::uint16_t half) {
+  if (type == Dtype::f32) static_cast<float*>(const_cast<void*>(data))[at] = x;
+  else static_cast<std::uint16_t*>(const_cast<void*>(data))[at] = half;
+}
+
+void write_page(const SideWrite::Args& a, std::int64_t page) {
+  const PageBounds& to = a.to.pages;
+  const std::int64_t begin = page * to.page, end = begin + to.page;
+  for (int h = 0; h < a.heads; ++h)
+    for (int d = 0; d < a.dim; ++d) {
+      float least = kInfinity, largest = -kInfinity;
+      for (std::int64_t c = begin; c < end; ++c) {
+        const float x = c < a.cells ? key(a, h, c, d) : 0.0f;
+        least = x < least ? x : least;  // NaN is passed over
+        largest = x > largest ? x : largest;
+      }
+      put(to.data, to.type, page_offset(to, page, h, d, false), least, half_below(least));
+      put(to.data, to.type, page_offset(to, page, h, d, true), largest, half_above(largest));
+    }
+}
+
+void write_block(const SideWrite::Args& a, std::int64_t block) {
+  const PooledKeys& to = a.to.pooled;
+  for (int h = 0; h < a.heads; ++h)
+    for (int d = 0; d < a.dim; ++d) {
+      float sum = 0;
+      for (std::int64_t c = block * to.block; c < std::min((block + 1) * to.block, a.cells); ++c) sum += key(a, h, c, d);
+      const_cast<float*>(to.sum(block, h))[d] = sum;
+    }
+}
+
+void write_labels(const SideWrite::Args& a, std::int64_t cell) {
+  const Labels& to = a.to.labels;
+  for (int h = 0; h < a.heads; ++h)
+    for (int i = 0; i < to.count; ++i) {
+      const float x = key(a, h, cell, to.channels[static_cast<std::int64_t>(h) * to.count + i]);
+      put(to.data, to.type, label_offset(to, cell, h, i), x, float_to_half(x));
+    }
+}
+
+void write_int4(const SideWrite::Args& a, std::int64_t cell) {
+  const Int4Keys& to = a.to.int4;
+  auto* words = static_cast<std::uint32_t*>(const_cast<void*>(to.data));
+  for (int h = 0; h < a.heads; ++h) {
+    float least = kInfinity, largest = -kInfinity;
+    bool finite = true;
+    for (int d = 0; d < a.dim; ++d) {
+      const float x = key(a, h, cell, d);
+      least = x < least ? x : least;
+      largest = x > largest ? x : largest;
+      finite = finite && std::isfinite(x);
+    }
+    const float zero = least + 0.0f, range = largest - zero;  // + 0: one zero, not two
+    finite = finite && std::isfinite(range);
+    const float inverse = finite && range > 0x1p-120f ? 15.0f / range : 0.0f;
+    words[int4_offset(to, cell, h, -2)] = std::bit_cast<std::uint32_t>(finite ? range / 15.0f : 0.0f);
+    words[int4_offset(to, cell, h, -1)] = finite ? std::bit_cast<std::uint32_t>(zero) : 0x7fc00000u;
+    for (std::int64_t w = 0; w < to.words(); ++w) {
+      std::uint32_t word = 0;
+      for (int i = 0; i < 8; ++i) {
+        const int d = static_cast<int>(8 * w) + i;
+        if (d >= a.dim || inverse == 0) continue;
+        const float n = std::nearbyint((key(a, h, cell, d) - zero) * inverse);
+        word |= static_cast<std::uint32_t>(std::clamp(n, 0.0f, 15.0f)) << (4 * i);
+      }
+      words[int4_offset(to, cell, h, w)] = word;
+    }
+  }
+}
+
+}  // namespace
+
+std::int64_t page_offset(const PageBounds& x, std::int64_t page, int head, int d, bool largest) {
+  const std::int64_t block = (page / kTileKeys * x.heads + head) * 2, half = page % kTileKeys / 16;
+  return (((block + half) * x.dim + d) * 2 + largest) * 16 + page % 16;
+}
+
+std::int64_t label_offset(const Labels& x, std::int64_t cell, int head, int i) {
+  const std::int64_t block = (cell / kTileKeys * x.heads + head) * 2, half = cell % kTileKeys / 16;
+  return ((block + half) * x.count + i) * 16 + cell % 16;
+}
+
+std::int64_t int4_offset(const Int4Keys& x, std::int64_t cell, int head, std::int64_t w) {
+  const std::int64_t block = cell / kTileKeys * x.heads + head;
+  return (block * (x.words() + 2) + w + 2) * kTileKeys + cell % kTileKeys;
+}
+
+void side_write_ref(const SideWrite::Args& a) {
+  std::int64_t page = -1, block = -1;
+  for (std::int64_t i = 0; i < a.n; ++i) {
+    const std::int64_t cell = a.list ? a.list[i] : a.first + i;
+    if (a.to.pages.data && cell / a.to.pages.page != page) write_page(a, page = cell / a.to.pages.page);
+    if (a.to.pooled.data && cell / a.to.pooled.block != block) write_block(a, block = cell / a.to.pooled.block);
+    if (a.to.labels.data) write_labels(a, cell);
+    if (a.to.int4.data) write_int4(a, cell);
+  }
+}
+
+}  // namespace lacuna::op
