@@ -35,11 +35,14 @@ Status set(Config& c, const std::string& key, const std::string& value) {
   } else if (key == "quiet") {
     if (value != "0" && value != "1") return wrong(key, value, "0 or 1");
     c.quiet = value == "1";
+  } else if (key == "side") {
+    if (value != "method" && value != "all") return wrong(key, value, "method, or all (for tests)");
+    c.side_all = value == "all";
   } else if (key == "device") {
     if (value != "auto" && value != "gpu" && value != "accel") return wrong(key, value, "auto, gpu or accel");
     c.device = value;
   } else {
-    return unknown_name("'" + key + "': need one of audit, precision, machine, kernel, seed, report, quiet, device");
+    return unknown_name("'" + key + "': need one of audit, precision, machine, kernel, seed, report, quiet, side, device");
   }
   return {};
 }

@@ -43,7 +43,10 @@ Instance& instance(Backend* b) { return *static_cast<Instance*>(b->context); }
 
 std::string full_report(const Instance& x) {
   auto report = nlohmann::json::parse(x.report_json());
-  report["side_bytes"] = static_cast<std::int64_t>(side_bytes()) + report.value("session_bytes", std::int64_t{0});
+  const SideBytes side = side_bytes();
+  report["side_bytes"] = static_cast<std::int64_t>(side.sum()) + report.value("session_bytes", std::int64_t{0});
+  report["side_bytes_by_kind"] = {{"packed", side.packed}, {"pages", side.pages}, {"int4", side.int4},
+                                  {"labels", side.labels}, {"pooled", side.pooled}};
   report["host_version"] = std::string("ggml ") + api().version();
   report["declined"] = nlohmann::json::object();
   for (const auto& [why, n] : plugin().declined) report["declined"][why] = n;
@@ -196,12 +199,20 @@ void announce(long long prompt_tokens) {
   if (p.latest) p.latest->announce(prompt_tokens);
 }
 
+// For tests: null, or the first difference between a side copy and one made anew from the cache.
+const char* verify_side_copies() {
+  static std::string text;
+  text = verify_side();
+  return text.empty() ? nullptr : text.c_str();
+}
+
 void* get_proc_address(Registry*, const char* name) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
   if (is("ggml_backend_set_n_threads")) return reinterpret_cast<void*>(set_n_threads);
   if (is("lacuna_configure")) return reinterpret_cast<void*>(configure);
   if (is("lacuna_report")) return reinterpret_cast<void*>(report);
   if (is("lacuna_reset_report")) return reinterpret_cast<void*>(reset_report);
+  if (is("lacuna_verify_side")) return reinterpret_cast<void*>(verify_side_copies);
   if (is("lacuna_announce")) return reinterpret_cast<void*>(announce);
   return nullptr;
 }
