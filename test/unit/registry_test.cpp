@@ -102,6 +102,15 @@ TEST(Spec, AWrapperChangesThePlanOfItsBase) {
   EXPECT_EQ(std::get<Window>(plan.value().pattern()).window, 16);
 }
 
+TEST(Spec, TwilightStandsBehindABase) {
+  for (const char* spec : {"twilight", "twilight:mass=0.5", "dense+twilight+twilight", "dense+twilight:mass=0"}) {
+    auto m = make_method(spec);
+    ASSERT_FALSE(m.ok()) << spec;
+    EXPECT_NE(m.error().what.find("twilight"), std::string::npos) << m.error().what;
+  }
+  EXPECT_TRUE(make_method("quest:budget=256+twilight:mass=0.9").ok());
+}
+
 TEST(Spec, CanonicalSpecsOfWrappersMakeTheSameMethod) {
   for (const char* spec : {"streamingllm+half", "streamingllm:window=99+half:times=3", "xattention+half+half:times=2",
                            "streamingllm+half:preset=auto"}) {

@@ -206,16 +206,13 @@ lacuna::Status Instance::write_rows(const Tensor& op) {
         s.mark(cell, cell + 1);
       }
     } else if (!cache.foreign) {
-      const Dtype dtype = dtype_of(cache.type);
-      const lacuna::Tensor raw = token_major(cache.data + static_cast<std::size_t>(base) * cache.row_bytes, dtype, 1, s.heads, cache.cells, s.dim);
-      lacuna::Tensor strided = raw;
-      strided.stride[2] = static_cast<std::int64_t>(cache.row_bytes / lacuna::size_of(dtype));
+      const lacuna::Tensor raw = cache.raw(static_cast<std::size_t>(stream));
       if (in_order) {
-        s.packed->write(strided, cache.written[static_cast<std::size_t>(i)] - base, end - i, &threads_);
+        s.packed->write(raw, cache.written[static_cast<std::size_t>(i)] - base, end - i, &threads_);
       } else {
         std::vector<std::int64_t> cells(cache.written.begin() + i, cache.written.begin() + end);
         for (auto& c : cells) c -= base;
-        LACUNA_CHECK(s.packed->write_cells(strided, cells.data(), static_cast<std::int64_t>(cells.size())));
+        LACUNA_CHECK(s.packed->write_cells(raw, cells.data(), static_cast<std::int64_t>(cells.size())));
       }
     }
     i = end;
@@ -292,15 +289,16 @@ lacuna::Status Instance::rotate(const Tensor& op) {
 
 // The side copy of one stream, made or brought up to date. Null: this call packs for itself.
 const PackedTensor* Instance::side_copy(CacheTensor* cache, const lacuna::Tensor& raw, std::int64_t stream,
-                                        PackedTensor::Role role) {
+                                        PackedTensor::Role role, int layer) {
   if (!cache || cache->foreign || stream < 0 || stream >= static_cast<std::int64_t>(cache->streams.size())) return nullptr;
   Stream& s = cache->streams[static_cast<std::size_t>(stream)];
   const int heads = static_cast<int>(raw.heads()), dim = static_cast<int>(raw.dim());
   if (!s.packed) {
     s.heads = heads;
     s.dim = dim;
+    const SideRequest side = config_.side_all ? every_side_kind() : session_->side(layer);
     s.packed = std::make_unique<PackedTensor>(role, raw.dtype, cache->cells, heads, dim, config_.options.precision,
-                                              config_.options.machine, config_.options.kernel);
+                                              config_.options.machine, config_.options.kernel, side);
   } else if (s.heads != heads || s.dim != dim) {
     return nullptr;  // two layers look at one cache in different shapes
   }
@@ -369,8 +367,8 @@ lacuna::Status Instance::attend_stream(const Tensor& op, std::int64_t s, CacheTe
                ? at / stream_bytes : -1;
   };
   const std::int64_t k_stream = stream_of(k, call.k), v_stream = stream_of(v, call.v);
-  call.packed_k = side_copy(k, call.k, k_stream, PackedTensor::Role::key);
-  call.packed_v = side_copy(v, call.v, v_stream, PackedTensor::Role::value);
+  call.packed_k = side_copy(k, call.k, k_stream, PackedTensor::Role::key, call.layer);
+  call.packed_v = side_copy(v, call.v, v_stream, PackedTensor::Role::value, call.layer);
 
   if (mask) {
     call.mask.data = reinterpret_cast<const std::uint16_t*>(static_cast<const char*>(mask->data) +

@@ -39,7 +39,7 @@ class Instance {
   lacuna::Status write_rows(const Tensor& op);
   lacuna::Status rotate(const Tensor& op);
   const PackedTensor* side_copy(CacheTensor* cache, const lacuna::Tensor& raw, std::int64_t stream,
-                                PackedTensor::Role role);
+                                PackedTensor::Role role, int layer);
   void begin_graph();
   void learn_positions(const Tensor& op, CacheTensor& cache);
   bool event(CacheTensor& cache, bool CacheTensor::* flag);

@@ -128,10 +128,19 @@ void CacheTensor::mark_bytes(const char* begin, std::size_t n) {
   }
 }
 
+lacuna::Tensor CacheTensor::raw(std::size_t stream) const {
+  const Stream& s = streams[stream];
+  const Dtype dtype = type == type_f32 ? Dtype::f32 : type == type_f16 ? Dtype::f16 : Dtype::bf16;
+  lacuna::Tensor t = token_major(data + stream * static_cast<std::size_t>(cells) * row_bytes, dtype, 1, s.heads, cells, s.dim);
+  t.stride[2] = static_cast<std::int64_t>(row_bytes / lacuna::size_of(dtype));
+  return t;
+}
+
 CacheTensor& OwnBuffer::tensor(const Tensor& whole) {
   auto& slot = tensors[whole.data];
   if (slot) return *slot;
   slot = std::make_unique<CacheTensor>();
+  slot->name = whole.name;
   slot->data = static_cast<char*>(whole.data);
   slot->type = whole.type;
   slot->row_elements = whole.ne[0];
@@ -185,13 +194,29 @@ CacheTensor* cache_of(const Tensor& t) {
   return own ? &own->tensor(whole) : nullptr;
 }
 
-std::size_t side_bytes() {
+SideBytes side_bytes() {
   const std::lock_guard lock(buffers_mutex);
-  std::size_t sum = 0;
+  SideBytes sum;
   for (const auto* b : buffers)
     for (const auto& [data, t] : b->tensors)
-      for (const auto& s : t->streams) sum += s.packed ? s.packed->bytes() : 0;
+      for (const auto& s : t->streams)
+        if (s.packed) sum += s.packed->bytes_by_kind();
   return sum;
+}
+
+std::string verify_side() {
+  const std::lock_guard lock(buffers_mutex);
+  for (const auto* b : buffers)
+    for (const auto& [data, t] : b->tensors)
+      for (std::size_t i = 0; i < t->streams.size() && !t->foreign; ++i) {
+        Stream& s = t->streams[i];
+        if (!s.packed) continue;
+        s.packed->write(t->raw(i), s.dirty_begin, s.dirty_end - s.dirty_begin);
+        s.dirty_begin = s.dirty_end = 0;
+        if (const std::string wrong = s.packed->verify(t->raw(i)); !wrong.empty())
+          return t->name + ", stream " + std::to_string(i) + ": " + wrong;
+      }
+  return "";
 }
 
 }  // namespace lacuna::ggml

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Buffers of ours, the KV cache tensors in them, and the packed side copies beside those.
+// Buffers of ours, the KV cache tensors in them, and the side copies beside those: packed tiles, and what
+// the method had kept of the keys. Both live in one PackedTensor, so what holds for one holds for all.
 //
 // A side copy is exact where it is not DIRTY. What makes cells dirty: every write ggml makes through
 // the buffer (state restore, stream copy, memset, clear), every row written before the side copy
@@ -10,6 +11,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "host/ggml/abi.h"
@@ -27,6 +29,7 @@ struct Stream {
 };
 
 struct CacheTensor {
+  std::string name;
   char* data = nullptr;
   int type = 0;
   std::int64_t row_elements = 0, cells = 0;
@@ -38,6 +41,7 @@ struct CacheTensor {
   std::vector<std::int64_t> written;
   bool was_written = false, was_attended = false;
   std::size_t bytes() const { return row_bytes * static_cast<std::size_t>(cells) * streams.size(); }
+  lacuna::Tensor raw(std::size_t stream) const;  // of a stream whose shape is known
   void mark_bytes(const char* begin, std::size_t n);
 };
 
@@ -59,6 +63,9 @@ const Tensor& whole_of(const Tensor& t);
 OwnBuffer* own_buffer(const Tensor& t);
 CacheTensor* cache_of(const Tensor& t);  // null: not a cache tensor in a buffer of ours
 
-std::size_t side_bytes();  // of all packed copies alive
+SideBytes side_bytes();  // of all copies alive
+// Brings every copy up to date and compares it with one made anew: "" or the first difference. For
+// tests; no graph may be running.
+std::string verify_side();
 
 }  // namespace lacuna::ggml

@@ -8,7 +8,7 @@
 namespace lacuna::ggml {
 namespace {
 
-const std::vector<std::string> kOwn = {"report", "quiet", "device"};
+const std::vector<std::string> kOwn = {"report", "quiet", "device", "side"};
 
 Error wrong(const std::string& key, const std::string& got, const char* need) {
   return bad_argument(key + ": got '" + got + "', need " + need);
@@ -21,6 +21,9 @@ Status set(Config& c, const std::string& key, const std::string& value) {
   } else if (key == "quiet") {
     if (value != "0" && value != "1") return wrong(key, value, "0 or 1");
     c.quiet = value == "1";
+  } else if (key == "side") {
+    if (value != "method" && value != "all") return wrong(key, value, "method, or all (for tests)");
+    c.side_all = value == "all";
   } else {
     if (value != "auto" && value != "gpu" && value != "accel") return wrong(key, value, "auto, gpu or accel");
     c.device = value;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the user asked for, in one line of text:
 //   SPEC [key=value ...]     "xattention:stride=8 audit=sample precision=high report=/tmp/r.json"
+// For tests alone: side=all keeps every kind of side data, whatever the method asks for.
 #pragma once
 
 #include <string>
@@ -13,6 +14,7 @@ struct Config {
   Options options;
   std::string report;       // file for the report, written when a context ends; empty = none
   bool quiet = false;       // no summary line on stderr
+  bool side_all = false;    // every kind of side data, whatever the method
   std::string device = "auto";  // gpu, accel, or auto: gpu unless another GPU is there
 };
 

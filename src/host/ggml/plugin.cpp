@@ -44,7 +44,10 @@ Instance& instance(Backend* b) { return *static_cast<Instance*>(b->context); }
 
 std::string full_report(const Instance& x) {
   auto report = nlohmann::json::parse(x.report_json());
-  report["side_bytes"] = static_cast<std::int64_t>(side_bytes()) + report.value("session_bytes", std::int64_t{0});
+  const SideBytes side = side_bytes();
+  report["side_bytes"] = static_cast<std::int64_t>(side.sum()) + report.value("session_bytes", std::int64_t{0});
+  report["side_bytes_by_kind"] = {{"packed", side.packed}, {"pages", side.pages}, {"int4", side.int4},
+                                  {"labels", side.labels}, {"pooled", side.pooled}};
   report["host_version"] = std::string("ggml ") + api().version();
   report["declined"] = plugin().declined;
   return report.dump();
@@ -222,12 +225,20 @@ const char* load_calibration(const char* text) {
   return why.c_str();
 }
 
+// For tests: null, or the first difference between a side copy and one made anew from the cache.
+const char* verify_side_copies() {
+  static std::string text;
+  text = verify_side();
+  return text.empty() ? nullptr : text.c_str();
+}
+
 void* get_proc_address(Registry*, const char* name) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
   if (is("ggml_backend_set_n_threads")) return reinterpret_cast<void*>(set_n_threads);
   if (is("lacuna_configure")) return reinterpret_cast<void*>(configure);
   if (is("lacuna_report")) return reinterpret_cast<void*>(report);
   if (is("lacuna_reset_report")) return reinterpret_cast<void*>(reset_report);
+  if (is("lacuna_verify_side")) return reinterpret_cast<void*>(verify_side_copies);
   if (is("lacuna_announce")) return reinterpret_cast<void*>(announce);
   if (is("lacuna_calibration")) return reinterpret_cast<void*>(calibration);
   if (is("lacuna_load_calibration")) return reinterpret_cast<void*>(load_calibration);

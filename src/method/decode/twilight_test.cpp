@@ -2,15 +2,17 @@
 // Twilight: the proofs of its sheet.
 #include <gtest/gtest.h>
 
-#include <fmt/format.h>
-
-#include "engine/registry.h"
 #include "test/support/method_lab.h"
 
 namespace lacuna::method {
+const MethodEntry& method_entry_dense();
+const MethodEntry& method_entry_quest();
+const MethodEntry& method_entry_twilight();
+
 namespace {
 
 using test::keeps;
+using test::make;
 using test::MethodLab;
 
 struct Decoded {
@@ -23,18 +25,24 @@ struct Decoded {
   }
 };
 
-Decoded decode(MethodLab& lab, const std::string& spec) {
-  auto m = make_method(spec);
-  EXPECT_TRUE(m.ok()) << m.error().what;
-  auto p = m.value()->plan(lab.view(lab.n - 1, lab.n, 2, m.value()->side(2)), lab.context);
+Decoded decode(MethodLab& lab, std::unique_ptr<Method> m) {
+  auto p = m->plan(lab.view(lab.n - 1, lab.n, 2, m->side(2)), lab.context);
   EXPECT_TRUE(p.ok()) << p.error().what;
   return {p.value(), {lab.hq, 1, lab.n, lab.n - 1}};
+}
+// budget 0: all keys are candidates.
+std::unique_ptr<Method> twilight(double mass, int budget = 0) {
+  auto base = budget > 0 ? make(method_entry_quest(), {{"budget", budget}}) : make(method_entry_dense());
+  auto m = make(method_entry_twilight(), {{"mass", mass}});
+  EXPECT_TRUE(static_cast<Wrapper&>(*m).accepts(*base).ok());
+  static_cast<Wrapper&>(*m).wrap(std::move(base));
+  return m;
 }
 
 TEST(Twilight, AllMassLeavesTheCandidatesAsTheyAre) {
   MethodLab lab(2, 1, 600, 32);
-  EXPECT_TRUE(is_dense(decode(lab, "dense+twilight:mass=1").plan));
-  const Decoded base = decode(lab, "quest:budget=128"), same = decode(lab, "quest:budget=128+twilight:mass=1");
+  EXPECT_TRUE(is_dense(decode(lab, twilight(1)).plan));
+  const Decoded base = decode(lab, make(method_entry_quest(), {{"budget", 128}})), same = decode(lab, twilight(1, 128));
   for (std::int64_t j = 0; j < 600; ++j) ASSERT_EQ(keeps(base.plan, base.grid, 0, 0, j), keeps(same.plan, same.grid, 0, 0, j));
 }
 
@@ -42,7 +50,7 @@ TEST(Twilight, AllMassLeavesTheCandidatesAsTheyAre) {
 TEST(Twilight, KeepsTheMassAmongTheCandidates) {
   for (const double mass : {0.5, 0.85, 0.95}) {
     MethodLab lab(4, 2, 900, 64, 5);
-    const Decoded d = decode(lab, fmt::format("dense+twilight:mass={}", mass));
+    const Decoded d = decode(lab, twilight(mass));
     for (int h = 0; h < 4; ++h) {
       double kept = 0, all = 0;
       for (std::int64_t j = 0; j < 900; ++j) {
@@ -53,7 +61,7 @@ TEST(Twilight, KeepsTheMassAmongTheCandidates) {
       EXPECT_GE(kept / all, mass - 0.02) << "head " << h;
     }
     EXPECT_LT(d.count(0), 900);
-    const Decoded base = decode(lab, "quest:budget=256"), pruned = decode(lab, fmt::format("quest:budget=256+twilight:mass={}", mass));
+    const Decoded base = decode(lab, make(method_entry_quest(), {{"budget", 256}})), pruned = decode(lab, twilight(mass, 256));
     for (std::int64_t j = 0; j < 900; ++j)
       if (keeps(pruned.plan, pruned.grid, 1, 0, j)) ASSERT_TRUE(keeps(base.plan, base.grid, 1, 0, j));
     EXPECT_LT(pruned.count(1), base.count(1));
@@ -67,7 +75,7 @@ TEST(Twilight, CountsAdaptToTheHead) {
     lab.k_at(0, 333)[d] = 4 * lab.q_at(0, 999)[d];
     lab.q_at(1, 999)[d] = 0;
   }
-  const Decoded d = decode(lab, "dense+twilight:mass=0.85");
+  const Decoded d = decode(lab, twilight(0.85));
   EXPECT_LE(d.count(0), 3);
   EXPECT_TRUE(keeps(d.plan, d.grid, 0, 0, 333));
   EXPECT_EQ(d.count(1), 1000) << "all alike: equal estimates stay together";
@@ -76,7 +84,7 @@ TEST(Twilight, CountsAdaptToTheHead) {
 // ||o - o_dense|| <= 2 (1 - mass) max ||v||, here with what the exact scores say was lost.
 TEST(Twilight, OutputErrorIsBoundByTheLostMass) {
   MethodLab lab(1, 1, 800, 32, 8);
-  const Decoded d = decode(lab, "dense+twilight:mass=0.9");
+  const Decoded d = decode(lab, twilight(0.9));
   double lost = 0, all = 0, largest = 0;
   for (std::int64_t j = 0; j < 800; ++j) {
     const double p = std::exp(lab.logit(0, 799, j));
@@ -94,12 +102,11 @@ TEST(Twilight, OutputErrorIsBoundByTheLostMass) {
   EXPECT_LE(lost / all, 0.12);
 }
 
-TEST(Twilight, WhatCannotBeWrappedIsRefused) {
-  for (const char* spec : {"twilight", "twilight:mass=0.5", "dense+twilight+twilight", "dense+twilight:mass=0"}) {
-    auto m = make_method(spec);
-    ASSERT_FALSE(m.ok()) << spec;
-    EXPECT_NE(m.error().what.find("twilight"), std::string::npos) << m.error().what;
-  }
+TEST(Twilight, DoesNotPruneTwice) {
+  auto outer = make(method_entry_twilight());
+  const Status no = static_cast<Wrapper&>(*outer).accepts(*twilight(0.9));
+  ASSERT_FALSE(no.ok());
+  EXPECT_NE(no.error().what.find("pruned already"), std::string::npos);
 }
 
 }  // namespace
