@@ -114,7 +114,7 @@ std::string compare_sentence(const Json& document) {
   if (const auto same = figure(*best, "/same_top_share"))
     s += fmt::format("{} chose stock's next token at {} of the positions", sparse ? " and" : "; it", share(same));
   const auto floor = document["floor"].is_object() ? figure(document["floor"], "/same_top_share") : std::nullopt;
-  if (floor && figure(*best, "/same_top_share")) s += fmt::format(" (stock with other micro-batches: {})", share(floor));
+  if (floor && figure(*best, "/same_top_share")) s += fmt::format(" (stock without flash attention: {})", share(floor));
   return s + ".";
 }
 

@@ -197,7 +197,8 @@ std::string check_profiles(const std::string& spec, const std::string& model_pat
   return "";
 }
 
-ContextPtr make_context(llama_model* model, const RunOptions& o, int tokens, int batch, int ubatch, std::string& error) {
+ContextPtr make_context(llama_model* model, const RunOptions& o, int tokens, int batch, int ubatch, std::string& error,
+                        bool flash_attention) {
   static const std::map<std::string, ggml_type> types = {
       {"f32", GGML_TYPE_F32},   {"f16", GGML_TYPE_F16},   {"bf16", GGML_TYPE_BF16},
       {"q8_0", GGML_TYPE_Q8_0}, {"q4_0", GGML_TYPE_Q4_0}, {"q4_1", GGML_TYPE_Q4_1},
@@ -207,7 +208,7 @@ ContextPtr make_context(llama_model* model, const RunOptions& o, int tokens, int
   p.n_batch = static_cast<std::uint32_t>(batch);
   p.n_ubatch = static_cast<std::uint32_t>(ubatch);
   p.n_threads = p.n_threads_batch = o.threads;
-  p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+  p.flash_attn_type = flash_attention ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
   p.type_k = types.at(o.cache_type_k);
   p.type_v = types.at(o.cache_type_v);
   ContextPtr context(llama_init_from_model(model, p));

@@ -40,9 +40,10 @@ ModelPtr load_model(const std::string& path, std::vector<ggml_backend_dev_t> dev
 // What the model's file says of itself; 0, "" or unknown where it says nothing, or differs by layer.
 ModelFacts facts_of(const llama_model* model);
 
-// `tokens`: what the context holds. `batch`: tokens of a call. Flash attention is on: only then is
-// there one attention operation that Lacuna can take.
-ContextPtr make_context(llama_model* model, const RunOptions& o, int tokens, int batch, int ubatch, std::string& error);
+// `tokens`: what the context holds. `batch`: tokens of a call. Flash attention is on unless stock shall
+// compute in another way: only then is there one attention operation that Lacuna can take.
+ContextPtr make_context(llama_model* model, const RunOptions& o, int tokens, int batch, int ubatch, std::string& error,
+                        bool flash_attention = true);
 // Runs the model once on two tokens, so that no later time contains reading its weights from disk.
 void warm_up(llama_context* context);
 

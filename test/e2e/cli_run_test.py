@@ -242,14 +242,14 @@ class WithPlugin(Runs):
             done = lacuna("compare", "-m", MODEL, "-f", f.name, "-n", 2, "--json", report.name,
                           "--methods", "streamingllm:sink=4:window=128")
             self.assertEqual(done.returncode, 0, done.stderr)
-            document = json.load(open(report.name))
+            document = json.loads(pathlib.Path(report.name).read_text())
         names = [run["method"] for run in document["runs"]]
         self.assertEqual(names, ["stock", "dense", "streamingllm:sink=4:window=128"])
         for run in document["runs"]:
             self.assertEqual([k for k in run if k in FIELDS], FIELDS)
         stock, dense, sparse = document["runs"]
         self.assertEqual((stock["kl_mean"], stock["same_top_share"]), (0, 1))
-        self.assertLess(dense["kl_mean"], 5e-3)
+        self.assertLess(dense["kl_mean"], 2 * document["floor"]["kl_mean"] + 5e-4)
         self.assertGreater(sparse["kl_mean"], dense["kl_mean"])
         self.assertLess(document["floor"]["kl_mean"], sparse["kl_mean"])
         self.assertLessEqual(max(len(l) for l in done.stdout.splitlines()[:-1]), 80)
