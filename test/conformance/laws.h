@@ -29,7 +29,7 @@ constexpr Law kLaws[] = {
     {Of::method, "params", "Every parameter outside its range is refused by its name, with the value and the range."},
     {Of::method, "sizes", "No rows, no keys, one token, fewer keys than a block and more rows than cells are legal."},
     {Of::method, "empty_rows", "A row that sees nothing gives 0 and a log-sum of -infinity, and leaves its neighbours alone."},
-    {Of::method, "lost", "A full audit's lost mass lies in 0..1, is 0 when all is kept, and no kept log-sum exceeds the exact one."},
+    {Of::method, "lost", "A full audit's lost mass lies in 0..1, is 0 but for rounding when all is kept, and no kept log-sum exceeds the exact one."},
     {Of::method, "needle", "One key that the last rows match strongly is found wherever it stands."},
     {Of::kernel, "bound", "The error against double precision is at most twice (three times with a soft-cap) that of plain arithmetic in the same number types."},
     {Of::kernel, "edges", "Nothing is written outside the rows of out, lse and state; what is asked for is written, NaN before or not."},
