@@ -173,6 +173,30 @@ TEST(Session, WithoutAvx2TheReferenceRunsAndLeavesNothingOut) {
   EXPECT_NE(s.error().what.find("none, avx2"), std::string::npos) << s.error().what;
 }
 
+// Lacuna's own pool under everything a call does: packing, estimates, kernels, the audit.
+TEST(Session, AnyNumberOfThreadsGivesTheSameBits) {
+  for (const char* method : {"dense", "streamingllm:sink=4:window=64", "xattention:mass=0.5"})
+    for (const int rows : {1, 300}) {
+      Call one(rows, 700, Dtype::f16), four(rows, 700, Dtype::f16);
+      for (Call* call : {&one, &four}) {
+        Options o;
+        o.method = method;
+        o.audit = Audit::full;
+        o.threads = call == &one ? 1 : 4;
+        auto s = Session::open(o);
+        const auto pool = make_thread_pool(o.threads);
+        PackedTensor pk(PackedTensor::Role::key, Dtype::f16, 700, Call::kHkv, Call::kD, o.precision);
+        PackedTensor pv(PackedTensor::Role::value, Dtype::f16, 700, Call::kHkv, Call::kD, o.precision);
+        pk.write(call->c.k, 0, 700, pool.get());
+        pv.write(call->c.v, 0, 700, pool.get());
+        call->c.packed_k = &pk;
+        call->c.packed_v = &pv;
+        ASSERT_TRUE(s.value()->attend(call->c).ok());
+      }
+      EXPECT_EQ(one.out, four.out) << method << " " << rows << " rows";
+    }
+}
+
 LossStats lost_in_decode(Audit audit, int repeats) {
   // 280 keys fit the window: those calls leave nothing out. Of 600, more than half are left out.
   Call all(1, 280, Dtype::f16), some(1, 600, Dtype::f16);
