@@ -52,8 +52,8 @@ check: demo-model
 check-full: demo-model
 	@dir=$$(tools/get_llama.sh) && LLAMA_DIR=$$dir tools/check_full.sh
 
-check-fast: setup
-	@tools/check.sh --fast
+check-fast: demo-model
+	@dir=$$(tools/get_llama.sh) && LLAMA_DIR=$$dir tools/check.sh --fast
 
 clean:
 	rm -rf build
