@@ -24,7 +24,9 @@ keep() {
   local file=$out/$1.txt
   shift
   {
-    printf '%s\n' "bench/figures.sh: $*"
+    local command="$*" # as it reads from the tree, wherever the pieces lay
+    command=${command//$out/bench\/results\/$processor} command=${command//$build/build\/release}
+    printf '%s\n' "bench/figures.sh: ${command//$models/models}"
     printf '%s\n\n' "commit $version; $(date -u +%Y-%m-%d); $(nproc) cores, $threads threads; $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)"
   } >"$file"
   "$@" | tee -a "$file"
