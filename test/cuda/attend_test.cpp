@@ -103,7 +103,7 @@ std::vector<AttendSpec> specs() {
     s.n_cells = kCells[x[5]];
     s.block_q = kBlocks[x[6]];
     s.mask = static_cast<MaskKind>(x[7]);
-    s.lists = x[8] ? Lists::per_head : Lists::shared;
+    s.lists = x[8] ? test::Lists::per_head : test::Lists::shared;
     s.sinks = x[9];
     s.softcap = kCaps[x[10]];
     s.bias = x[11] > 0;
