@@ -39,8 +39,8 @@ constexpr Card kCard{
         "only), or |q_d|, or |k_d|; a profile names the layout of the rotation and is refused on another. share = on takes "
         "one list per KV head, by the sum of the group's estimates (the published fast path has no GQA). Labels have the "
         "cache's precision (label_bits of the paper's code is not offered), and prefetching a next layer's keys from slower "
-        "memory has no place in this host. Preset paper: a sixteenth of the keys, no list shared. Preset auto: an eighth, at "
-        "least 256. The first `layer_start` layers and all prefill are dense.",
+        "memory has no place in this host. Preset paper: a sixteenth of the keys, no list shared. Preset auto, not yet tuned on a model: an "
+        "eighth, at least 256. The first `layer_start` layers and all prefill are dense.",
     .shares_list_in_group = true,
     .keep_all = "double-sparsity:budget=1073741824",
     .small = "double-sparsity:budget=64:channels=8:layer_start=0:share=off",

@@ -35,7 +35,7 @@ constexpr Card kCard{
         "is then looser, never wrong, and hidden cells stay hidden. The page of the row's own key is kept in addition to the "
         "budget. share = on takes one list per KV head, by the sum of the group's bounds (the official code has no GQA): its "
         "cells are read once for the group. Soft-caps and biases of the model do not enter the bounds. Preset paper: budget "
-        "1024, share off. Preset auto: an eighth of the keys, at least 256, share on. The first `layer_start` layers and all "
+        "1024, share off. Preset auto, not yet tuned on a model: an eighth of the keys, at least 256, share on. The first `layer_start` layers and all "
         "prefill are dense.",
     .shares_list_in_group = true,
     .keep_all = "quest:budget=1073741824",

@@ -36,7 +36,7 @@ constexpr Card kCard{
         "The share of the mass is found exactly, by halving around the median instead of bisecting the threshold; equal "
         "estimates stay or go together, as there. Weights of the output always come from the keys themselves. A group of "
         "query heads attends to the union of what its heads keep. Soft-caps and biases of the model do not enter the "
-        "estimate. Preset paper: mass 0.85 (LongChat; 0.95 for models of Llama 3.1's class). Preset auto: mass 0.98.",
+        "estimate. Preset paper: mass 0.85 (LongChat; 0.95 for models of Llama 3.1's class). Preset auto, not yet tuned on a model: mass 0.98.",
     .shares_list_in_group = true,
     .keep_all = "dense+twilight:mass=1",
     .small = "dense+twilight:mass=0.6:layer_start=0",

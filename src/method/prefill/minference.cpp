@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// MInference: every head has one of three shapes, whose places are found anew in each prompt.
+// MInference: a head has one of three shapes, whose places are found anew in each prompt. Which shape a
+// head has is searched offline in the paper; here all heads take the one that is named.
 //   vertical-slash  exact attention of the last rows, summed over columns and over diagonals; the best
 //                   `vertical` columns and `slash` distances are kept (block/stripes.h)
 //   block-sparse    mean queries times mean keys; the best blocks of each row block are kept
@@ -31,15 +32,15 @@ constexpr Card kCard{
     .title = "MInference",
     .paper = "arXiv:2407.02490",
     .family = "prefill",
-    .summary = "Per head: vertical and slash lines, blocks, or sinks and a window.",
+    .summary = "Vertical and slash lines, blocks, or sinks and a window.",
     .notes =
         "The estimate reads the last rows of every chunk, whether or not the prompt ends there; a chunk of fewer than "
         "four times last_rows rows is dense, since the estimate would cost more than it saves. Row blocks count from the "
         "chunk's first row. Lines are kept as whole ranges of a block's width, as in the official code, so more than the "
         "bare lines is attended. Block-sparse heads always keep the blocks of a row block's own keys (the official code "
-        "forces none). Without a profile all heads take `kind`. Preset paper: the fallback of the official code, 1000 "
+        "forces none). All heads take `kind`: the offline search of a shape per head is not here yet. Preset paper: the fallback of the official code, 1000 "
         "columns and 6096 distances, made for 100,000 tokens: below 8,000 it keeps nearly everything. Preset auto "
-        "takes the same shares of the prompt, times four: keep = 0.2 of the distances, a sixth of that of the columns.",
+        "takes shares of the prompt, not yet tuned on a model: keep = 0.2 of the distances, a sixth of that of the columns.",
     .reads_prompt_end = true,
     .selects = "global",
     .keep_all = "minference:slash=1073741824",
@@ -60,7 +61,7 @@ class MInference final : public Method {
 
   const Card& card() const override { return kCard; }
   void params(ParamVisitor& v) override {
-    v(kind, "kind", "vertical-slash|block-sparse|a-shape", "shape of the heads that no profile names");
+    v(kind, "kind", "vertical-slash|block-sparse|a-shape", "shape of all heads");
     v(keep, "keep", 0.0, 1.0, "share of the distances, and of a row block's blocks, where no count is given", true);
     v(vertical, "vertical", 0, std::int64_t{1} << 30, "columns kept; 0 = a sixth of keep * keys, at least 30");
     v(slash, "slash", 0, std::int64_t{1} << 30, "distances kept; 0 = keep * keys, at least 50");
