@@ -123,7 +123,7 @@ struct Walk {
   }
 };
 
-bool run(llama_model* model, const Setting& setting, int steps, std::uint64_t seed, Verify verify) {
+bool run(llama_model* model, const Setting& setting, int steps, std::uint64_t seed, Verify verify, ReportText report) {
   llama_context_params p = llama_context_default_params();
   p.n_ctx = setting.unified ? kContext : kContext * kSequences;
   p.n_batch = 256;
@@ -149,6 +149,13 @@ bool run(llama_model* model, const Setting& setting, int steps, std::uint64_t se
       good = false;
     }
   }
+  const char* text = report();  // of this context, while its cache is there
+  for (const char* nothing : {"\"packed\":0,", "\"pages\":0,", "\"int4\":0,", "\"labels\":0,", "\"pooled\":0}"})
+    if (!text || std::strstr(text, nothing)) {
+      std::printf("%s: nothing was compared: %s\n", setting.name, text ? text : "no report");
+      good = false;
+      break;
+    }
   llama_free(context);
   return good;
 }
@@ -186,15 +193,15 @@ int main(int argc, char** argv) {
   p.devices = devices;
   llama_model* model = llama_model_load_from_file(argv[2], p);
   if (!model) return 1;
-  // ggml's CPU backend cannot rotate bf16: a context shift ends stock llama.cpp too.
+  // ggml's CPU backend cannot rotate bf16: a context shift ends stock llama.cpp too. An f32 cache is cast to
+  // f16 by the graph before attention: there is no copy beside it to be wrong.
   const Setting settings[] = {{"unified f16", true, GGML_TYPE_F16, true},
                               {"a stream per sequence, f16", false, GGML_TYPE_F16, true},
-                              {"unified f32", true, GGML_TYPE_F32, true},
+                              {"unified bf16", true, GGML_TYPE_BF16, false},
                               {"a stream per sequence, bf16", false, GGML_TYPE_BF16, false}};
   bool good = true;
-  for (const auto& setting : settings) good = run(model, setting, steps, seed, verify) && good;
-  const char* text = report();
-  std::printf("%s\n%s\n", good ? "all side copies stayed exact" : "FAILED", text ? text : "");
+  for (const auto& setting : settings) good = run(model, setting, steps, seed, verify, report) && good;
+  std::printf("%s\n", good ? "all side copies stayed exact" : "FAILED");
   llama_model_free(model);
   return good ? 0 : 1;
 }
