@@ -360,7 +360,7 @@ void lost(const Case& c) {
   for (int h = 0; h < p.s.hq; ++h)
     for (int i = kMinAuditedKeys - 1; i < p.s.n; ++i) mean += lost_mass(some.log_sum(h, i), exact.log_sum(h, i));
   EXPECT_NEAR(r.prefill.lost.mean, mean / static_cast<double>(r.prefill.lost.rows), 1e-4);
-  if (r.prefill.density() < 1.0) EXPECT_GT(r.prefill.lost.mean, 0.0);
+  if (r.prefill.density() < 1.0) { EXPECT_GT(r.prefill.lost.mean, 0.0); }
   else EXPECT_LE(r.prefill.lost.max, kClose);  // two log-sums of the same keys in another order
 }
 

@@ -398,7 +398,7 @@ TEST(SideReference, ScoresAreWhatTheFormulasSay) {
             const int d = r * s.side.dim / s.side.labels;
             sum += static_cast<double>(p.a.q[h * p.a.q_head + i * p.a.q_row + d]) * p.raw.get(h / s.group, c, d);
           }
-          if (hidden) ASSERT_EQ(x, -kInfinity);
+          if (hidden) { ASSERT_EQ(x, -kInfinity); }
           else ASSERT_NEAR(x, sum, 1e-5) << s.line();
         }
   }

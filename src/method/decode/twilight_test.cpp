@@ -63,7 +63,7 @@ TEST(Twilight, KeepsTheMassAmongTheCandidates) {
     EXPECT_LT(d.count(0), 900);
     const Decoded base = decode(lab, make(method_entry_quest(), {{"budget", 256}})), pruned = decode(lab, twilight(mass, 256));
     for (std::int64_t j = 0; j < 900; ++j)
-      if (keeps(pruned.plan, pruned.grid, 1, 0, j)) ASSERT_TRUE(keeps(base.plan, base.grid, 1, 0, j));
+      if (keeps(pruned.plan, pruned.grid, 1, 0, j)) { ASSERT_TRUE(keeps(base.plan, base.grid, 1, 0, j)); }
     EXPECT_LT(pruned.count(1), base.count(1));
   }
 }

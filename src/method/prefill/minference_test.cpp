@@ -46,9 +46,9 @@ TEST(MInference, StripesCoverTheirLinesAndNoFutureKey) {
     for (std::int32_t i = 0; i < g.n_rows; ++i) {
       const std::int64_t own = g.first_key + i;
       for (const std::int32_t j : c)
-        if (j <= own) ASSERT_TRUE(r.keeps(g, 0, i, j)) << "column " << j << " row " << i;
+        if (j <= own) { ASSERT_TRUE(r.keeps(g, 0, i, j)) << "column " << j << " row " << i; }
       for (const std::int32_t s : d)
-        if (s <= own) ASSERT_TRUE(r.keeps(g, 0, i, own - s)) << "distance " << s << " row " << i;
+        if (s <= own) { ASSERT_TRUE(r.keeps(g, 0, i, own - s)) << "distance " << s << " row " << i; }
     }
     for (std::size_t u = 0; u < lists.size(); ++u)
       for (const Range& x : lists[u]) ASSERT_LE(x.end, std::min<std::int64_t>(begin + static_cast<std::int64_t>(u + 1) * 64, begin + rows));
