@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/processor.h"
 #include "cli/common.h"
 #include "cli/find_llama.h"
 #include "cli/text.h"
@@ -53,13 +54,6 @@ constexpr bool compiler_drops_tile_config() {
 #else
   return false;
 #endif
-}
-
-std::string processor() {
-  std::ifstream in("/proc/cpuinfo");
-  for (std::string line; std::getline(in, line);)
-    if (line.rfind("model name", 0) == 0) return one_line(line.substr(line.find(':') + 1), 60);
-  return "unknown";
 }
 
 double memory_bytes() {
@@ -105,7 +99,7 @@ bool begins_as_gguf(const fs::path& file) {
 std::vector<Finding> examine() {
   std::vector<Finding> out;
   const Features have = detect_features();
-  out.push_back({"ok", "processor", fmt::format("{}, {} cores for this process, {}", processor(), usable_cores(), human_bytes(memory_bytes())), ""});
+  out.push_back({"ok", "processor", fmt::format("{}, {} cores for this process, {}", one_line(processor_name(), 60), usable_cores(), human_bytes(memory_bytes())), ""});
   if (have & kAvx2)
     out.push_back({"ok", "features", describe(have), ""});
   else

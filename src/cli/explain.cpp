@@ -10,46 +10,17 @@
 #include <nlohmann/json.hpp>
 
 #include "base/half.h"
-#include "base/rng.h"
 #include "cli/case.h"
 #include "cli/common.h"
 #include "cli/problem.h"
 #include "cli/text.h"
 #include "cli/verbs.h"
+#include "engine/made_up.h"
 #include "engine/registry.h"
 #include "engine/session.h"
 
 namespace lacuna::cli {
 namespace {
-
-// Keys as models tend to have them: a few that every row looks at, and neighbours alike, so that a
-// method has something to find. Each position's direction drifts; every 1024th key is a landmark.
-void make_structured(const Case& c, std::vector<float>& q, std::vector<float>& k) {
-  Rng rng(c.seed);
-  const auto d = static_cast<std::size_t>(c.d);
-  const auto fresh = [&](std::vector<float>& x) {
-    for (float& e : x) e = static_cast<float>(rng.normal());
-  };
-  for (std::int64_t g = 0; g < c.hkv; ++g) {
-    std::vector<float> drift(d), landmark(d), step(d);
-    fresh(drift);
-    fresh(landmark);
-    for (std::int64_t j = 0; j < c.nkv; ++j) {
-      fresh(step);
-      for (std::size_t x = 0; x < d; ++x) {
-        drift[x] = 0.98f * drift[x] + 0.199f * step[x];  // variance stays 1
-        const bool marked = j % 1024 == 0;
-        k[static_cast<std::size_t>(j * c.hkv + g) * d + x] = marked ? 1.2f * landmark[x] : drift[x];
-      }
-      const std::int64_t row = j - (c.nkv - c.nq);
-      if (row < 0) continue;
-      for (std::int64_t h = g * (c.hq / c.hkv); h < (g + 1) * (c.hq / c.hkv); ++h)
-        for (std::size_t x = 0; x < d; ++x)
-          q[static_cast<std::size_t>(row * c.hq + h) * d + x] =
-              0.8f * drift[x] + 0.6f * landmark[x] + 0.3f * static_cast<float>(rng.normal());
-    }
-  }
-}
 
 // q [nq][hq][d], then k [nkv][hkv][d], f32 in the machine's order; nothing else in the file.
 std::string read_data(const std::string& path, std::vector<float>& q, std::vector<float>& k) {
@@ -135,6 +106,26 @@ std::vector<Refusal> whole_walk(const op::Attend::Args& args, Features have, int
   return out;
 }
 
+// What a method that leaves the choice to the engine is decided by: costs of this shape on this machine.
+struct CostLine {
+  std::string spec;
+  double select = 0, break_even = 0;  // seconds; density
+};
+struct CostTable {
+  double dense = 0;
+  std::vector<CostLine> lines;
+};
+CostTable cost_table(const PhaseCost& cost, double rows, double keys, double pairs) {
+  CostTable t{cost.dense(pairs), {}};
+  for (std::size_t i = 0; i < cost.candidates.size(); ++i)
+    t.lines.push_back({cost.candidates[i].spec, cost.candidates[i].select.seconds(rows, keys), cost.break_even(i, rows, keys, pairs)});
+  return t;
+}
+std::string pays_text(double break_even) {
+  if (break_even <= 0) return "never pays here";
+  return break_even >= 1 ? "pays at any density" : fmt::format("pays below a density of {:.2f}", break_even);
+}
+
 }  // namespace
 
 int verb_explain(int argc, char** argv) {
@@ -186,7 +177,7 @@ int verb_explain(int argc, char** argv) {
 
   std::vector<float> q(static_cast<std::size_t>(c.nq * c.hq * c.d)), keys(static_cast<std::size_t>(c.nkv * c.hkv * c.d));
   if (data == "structured") {
-    make_structured(c, q, keys);
+    make_up(c.hq, c.hkv, c.nq, c.nkv, c.d, c.seed, q, keys);
   } else if (data == "random") {
     fill_normal(q.data(), Dtype::f32, static_cast<std::int64_t>(q.size()), c.seed);
     fill_normal(keys.data(), Dtype::f32, static_cast<std::int64_t>(keys.size()), c.seed + 1);
@@ -211,7 +202,13 @@ int verb_explain(int argc, char** argv) {
   auto& mask = s.mask_entry(call);
   op::Attend::Args args = s.base_args(call, mask);
   const Segment& segment = mask.visible.segments().front();
-  auto planned = s.plan(call, mask, segment, args);
+  CostTable costs;
+  if (s.method->candidates()) {
+    if (const Status opened = s.open_candidates(); !opened.ok()) return bad_input(opened.error().what);
+    if (const CostModel* model = s.costs_for(call))
+      costs = cost_table(c.nq == 1 ? model->decode : model->prefill, static_cast<double>(c.nq), static_cast<double>(c.nkv), mask.allowed_pairs * args.hq);
+  }
+  auto planned = s.plan(*s.method, call, mask, segment, args);
   if (!planned.ok()) return bad_input(planned.error().what);
   const Plan& plan = planned.value();
   const Grid grid{args.hq, segment.rows(), segment.n_keys, segment.key_of_row.front()};
@@ -236,6 +233,12 @@ int verb_explain(int argc, char** argv) {
         params[(m->inner() ? fmt::format("{}.", m->card().slug) : "") + p.name] = p.value;
     for (const auto& r : kernels)
       walk.push_back({{"kernel", r.kernel}, {"refused", r.reason.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(r.reason)}});
+    nlohmann::ordered_json cost_lines;
+    if (costs.dense > 0) {
+      cost_lines = {{"dense_s", costs.dense}, {"candidates", nlohmann::ordered_json::array()}};
+      for (const auto& l : costs.lines)
+        cost_lines["candidates"].push_back({{"spec", l.spec}, {"select_s", l.select}, {"pays_below_density", l.break_even}});
+    }
     const std::string why = json.write(
         {{"method", canonical},
          {"parameters", params},
@@ -253,6 +256,7 @@ int verb_explain(int argc, char** argv) {
          {"rows_per_block", s.lowered.block_q},
          {"kv_bytes", bytes},
          {"seconds", {{"estimate", s.phase->report.seconds[0]}, {"budget", s.phase->report.seconds[1]}}},
+         {"costs", cost_lines},
          {"packed", name_of(args.packed_k.format)},
          {"kernel", chosen ? nlohmann::ordered_json(chosen->name) : nlohmann::ordered_json()},
          {"kernels", walk}});
@@ -276,6 +280,11 @@ int verb_explain(int argc, char** argv) {
   if (s.phase->report.seconds[0] > 0)
     line("took", fmt::format("estimate {:.1f} ms, budget {:.1f} ms", s.phase->report.seconds[0] * 1e3, s.phase->report.seconds[1] * 1e3));
   line("machine", describe(s.have));
+  if (costs.dense > 0) {
+    line("costs", fmt::format("of this shape on this machine, measured once: dense {:.3g} ms", costs.dense * 1e3));
+    for (const auto& l : costs.lines)
+      fmt::print("  {:<24}choosing {:.3g} ms; {}\n", l.spec, l.select * 1e3, pays_text(l.break_even));
+  }
   line("kernels", chosen ? "of op attend, in the order they are asked" : "none of op attend takes this call");
   for (const auto& r : kernels) {
     if (r.reason.empty()) {

@@ -11,6 +11,8 @@
 
 #include <fmt/format.h>
 
+#include "base/cache_dir.h"
+
 #ifndef LACUNA_LLAMA_BIN
 #define LACUNA_LLAMA_BIN ""
 #endif
@@ -31,12 +33,8 @@ void add_dir(std::vector<fs::path>& places, const fs::path& dir) {
 
 // Finished copies of tools/get_llama.sh: it writes STAMP last.
 void add_cache(std::vector<fs::path>& places) {
-  fs::path cache = variable("LACUNA_CACHE");
-  if (cache.empty()) {
-    const std::string xdg = variable("XDG_CACHE_HOME"), home = variable("HOME");
-    if (xdg.empty() && home.empty()) return;
-    cache = (xdg.empty() ? fs::path(home) / ".cache" : fs::path(xdg)) / "lacuna";
-  }
+  const fs::path cache = cache_dir();
+  if (cache.empty()) return;
   std::vector<fs::path> copies;
   std::error_code bad;
   for (const auto& entry : fs::directory_iterator(cache, bad))

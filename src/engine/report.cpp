@@ -37,7 +37,7 @@ Report Session::report() const {
   r.machine = describe(s.have);
   r.prefill = finished(s.prefill);
   r.decode = finished(s.decode);
-  r.note = s.note;
+  r.note = s.chooser && s.unfit.empty() ? s.chooser->summary() : s.note;
   if (r.note.empty() && !(s.have & kAvx2)) r.note = "no AVX2: the slow reference computes attention";
   return r;
 }

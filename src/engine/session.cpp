@@ -36,6 +36,7 @@ Result<std::unique_ptr<Session>> Session::open(const Options& options) {
     s.calibrator = std::move(calibrator.value());
   }
   s.options = options;
+  LACUNA_CHECK(s.open_candidates());
   s.have = detect_features();
   if (!options.machine.empty()) {
     bool known = true;
@@ -258,7 +259,13 @@ OrderedKeys Session::Impl::ordered_keys(const AttendCall& c, const Segment& s, c
 const SideRequest& Session::Impl::side_request(int layer) {
   const auto at = static_cast<std::size_t>(std::max(layer, 0));
   if (at >= side_requests.size()) side_requests.resize(at + 1);
-  if (!side_requests[at]) side_requests[at] = make_request(method->side(layer));
+  if (!side_requests[at]) {
+    SideSpec want = method->side(layer);
+    for (const auto& list : candidates)  // the first that wants something
+      for (const auto& m : list)
+        if (want.none()) want = m->side(layer);
+    side_requests[at] = make_request(want);
+  }
   return side_requests[at];
 }
 
@@ -329,12 +336,12 @@ OrderedKeys Session::Impl::SegmentKeys::ordered() {
   return keys_;
 }
 
-Result<Plan> Session::Impl::plan(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args) {
+Result<Plan> Session::Impl::plan(const Method& by, const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args) {
   if (s.rows() == 0 || s.n_keys == 0) return dense_plan("nothing to see");
   if (!causal(mask.visible, s)) return dense_plan("rows see keys after their own, or are not in order");
   if (args.packed_k.format == PackFormat::none) return dense_plan("this machine has no AVX2: no estimator runs");
   SegmentKeys keys;
-  return method->plan(view_of(c, mask, s, args, keys), *this);
+  return by.plan(view_of(c, mask, s, args, keys), *this);
 }
 
 // A profile of another model is worse than none: the session is dense from then on and says why. The
@@ -416,9 +423,20 @@ Status Session::Impl::attend(const AttendCall& c) {
   plans.clear();
   const auto& segments = mask.visible.segments();
   if (calibrator && c.counted) LACUNA_CHECK(observe(c, mask, args));
+  chosen.clear();
   if (!calibrator && c.counted && unfit.empty() && method->card().slug != "dense")
     for (const auto& s : segments) {
-      auto p = plan(c, mask, s, args);
+      const Method* by = method.get();
+      if (chooser) {
+        chosen.push_back(choose(c, mask, s));
+        const Chosen& last = chosen.back();
+        if (last.choice.candidate < 0) {
+          plans.push_back(dense_plan(""));
+          continue;
+        }
+        by = candidates[last.call.phase == Phase::decode][static_cast<std::size_t>(last.choice.candidate)].get();
+      }
+      auto p = plan(*by, c, mask, s, args);
       if (!p.ok()) return p.error();
       if (!p.value().why.empty()) note = p.value().why;
       LACUNA_CHECK(check_plan(p.value(), {args.hq, s.rows(), s.n_keys, 0}, args.hkv, args.n_cells));
@@ -438,15 +456,21 @@ Status Session::Impl::attend(const AttendCall& c) {
     r.attended_pairs += allowed_pairs;
     r.kv_bytes += kv_bytes(args, mask.dense);
     if (options.audit != Audit::off) audit_lossless(mask, args);
+    for (const Chosen& x : chosen) tell_chooser(x, 1, 0, 0);
     return {};
   }
-  for (std::size_t i = 0; i < segments.size(); ++i)
-    LACUNA_CHECK(attend_segment(c, mask, segments[i], plans[i], args));
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    const double lost = phase->loss.sum();
+    const std::int64_t rows = phase->loss.rows();
+    const auto density = attend_segment(c, mask, segments[i], plans[i], args, chooser && chosen[i].choice.trial);
+    if (!density.ok()) return density.error();
+    if (chooser) tell_chooser(chosen[i], density.value(), phase->loss.sum() - lost, phase->loss.rows() - rows);
+  }
   return {};
 }
 
-Status Session::Impl::attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
-                                     const op::Attend::Args& whole) {
+Result<double> Session::Impl::attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
+                                             const op::Attend::Args& whole, bool trial) {
   op::Attend::Args args = rows_of(whole, s.row_begin, s.row_end);
   const bool keep_lse = c.lse || options.audit != Audit::off;
   if (keep_lse) args.lse = lse.grow_as<float>(static_cast<std::size_t>(args.hq) * args.n_rows);
@@ -463,20 +487,18 @@ Status Session::Impl::attend_segment(const AttendCall& c, const MaskEntry& mask,
     for (int h = 0; h < args.hq; ++h)
       std::memcpy(c.lse + static_cast<std::size_t>(h) * c.q.tokens() + s.row_begin,
                   args.lse + static_cast<std::size_t>(h) * args.n_rows, sizeof(float) * args.n_rows);
-  if (options.audit != Audit::off) {
-    double allowed = 0;
-    for (std::int32_t i = s.row_begin; i < s.row_end; ++i) allowed += static_cast<double>(mask.visible.visible_keys(i));
-    const bool all_kept = lowered.attended_pairs == allowed * lowered.heads;
-    LACUNA_CHECK(audit_rows(mask, s, args, all_kept));
-  }
-  return {};
+  double allowed = 0;
+  for (std::int32_t i = s.row_begin; i < s.row_end; ++i) allowed += static_cast<double>(mask.visible.visible_keys(i));
+  const double density = allowed > 0 ? lowered.attended_pairs / (allowed * lowered.heads) : 1.0;
+  if (options.audit != Audit::off) LACUNA_CHECK(audit_rows(mask, s, args, lowered.attended_pairs == allowed * lowered.heads, trial));
+  return density;
 }
 
 // The rows of a segment that are audited, drawn alike whether something was left out or not: the mean
 // is over the run. In decode, a row is a whole step, so only every kDecodeAuditEvery-th is audited.
-Session::Impl::RowRange Session::Impl::audited_rows(const Segment& s) {
+Session::Impl::RowRange Session::Impl::audited_rows(const Segment& s, bool trial) {
   if (options.audit == Audit::full || s.rows() == 0) return {0, s.rows()};
-  if (s.rows() == 1) return {0, rng.below(kDecodeAuditEvery) == 0 ? 1 : 0};
+  if (s.rows() == 1) return {0, rng.below(kDecodeAuditEvery) == 0 || trial ? 1 : 0};
   const auto row = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(s.rows())));
   return {row, row + 1};
 }
@@ -484,7 +506,7 @@ Session::Impl::RowRange Session::Impl::audited_rows(const Segment& s) {
 // Nothing was left out: these rows lost nothing, and count as such.
 void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args& args) {
   for (const Segment& s : mask.visible.segments()) {
-    const auto [begin, end] = audited_rows(s);
+    const auto [begin, end] = audited_rows(s, false);
     for (std::int32_t i = begin; i < end; ++i)
       if (mask.visible.visible_keys(s.row_begin + i) >= kMinAuditedKeys)
         for (int h = 0; h < args.hq; ++h) phase->loss.add(0.0);
@@ -493,9 +515,9 @@ void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args
 
 // Exact attention for some rows of the segment beside the sparse one that args describes (its out
 // and lse are done). all_kept: the plan left nothing out, and what the two log-sums differ by is rounding.
-Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept) {
+Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept, bool trial) {
   const Timed timed(*this, Verb::account);
-  const auto [begin, end] = audited_rows(s);
+  const auto [begin, end] = audited_rows(s, trial);
   if (begin == end) return {};
   if (mask.visible.visible_keys(s.row_begin + end - 1) < kMinAuditedKeys) return {};
   lower_dense(mask.visible, s.row_begin + begin, s.row_begin + end, kBlockQ, audit_runs);

@@ -9,6 +9,7 @@
 #include "account/loss.h"
 #include "base/buffer.h"
 #include "base/rng.h"
+#include "engine/chooser.h"
 #include "engine/lower.h"
 #include "engine/packed_tensor.h"
 #include "engine/pick.h"
@@ -74,17 +75,28 @@ struct Session::Impl final : Context {
   Result<std::string> finish_calibration() const;
   const SideRequest& side_request(int layer);
   const SideView& side_of(const AttendCall& c);
+  Status open_candidates();
+  const CostModel* costs_for(const AttendCall& c);
+  // What a method that leaves the choice to the engine was given for one segment.
+  struct Chosen {
+    Chooser::Call call;
+    Chooser::Choice choice;
+    const CostModel* costs = nullptr;
+  };
+  Chosen choose(const AttendCall& c, const MaskEntry& mask, const Segment& s);
+  void tell_chooser(const Chosen& chosen, double density, double lost, std::int64_t audited);
   static bool causal(const Visibility& v, const Segment& s);
-  Result<Plan> plan(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
-  Status attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
-                        const op::Attend::Args& whole);
+  Result<Plan> plan(const Method& method, const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
+  // The density of the segment comes back.
+  Result<double> attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
+                                const op::Attend::Args& whole, bool trial);
   Status execute(const op::Attend::Args& args);
   struct RowRange {
     std::int32_t begin, end;
   };
-  RowRange audited_rows(const Segment& s);
+  RowRange audited_rows(const Segment& s, bool trial);
   void audit_lossless(const MaskEntry& mask, const op::Attend::Args& args);
-  Status audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept);
+  Status audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept, bool trial);
   double kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const;
 
   // Context
@@ -113,6 +125,10 @@ struct Session::Impl final : Context {
   std::size_t masks_used = 0;
   bool graphs = false;                            // the host calls new_graph()
   std::vector<Plan> plans;
+  std::unique_ptr<Chooser> chooser;                         // set: the method left the choice to the engine
+  std::vector<std::unique_ptr<Method>> candidates[2];       // as the chooser numbers them, by phase
+  std::vector<std::pair<CallShape, CostModel>> costs;       // of the shapes seen
+  std::vector<Chosen> chosen;                               // by segment
   LoweredRuns lowered, audit_runs;
   Workspace workspace;
   Buffer own_k, own_v, ordered, lse, audit_out, audit_lse;

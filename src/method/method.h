@@ -89,6 +89,13 @@ struct Card {
   std::span<const Exemption> exemptions = {};
 };
 
+// What the engine is to choose among, call by call (engine/chooser.h): specs of methods, the first the
+// preferred one, and the mean lost mass that a layer may show.
+struct Candidates {
+  std::vector<std::string> prefill, decode;
+  double max_loss = 0.01;
+};
+
 struct Profile;    // method/profile.h
 class Calibrator;  // method/calibrator.h
 
@@ -120,6 +127,9 @@ class Method {
 
   // A fresh observer that makes this method's profile, as configured; null: it has nothing to calibrate.
   virtual std::unique_ptr<Calibrator> calibrator() const;
+
+  // Set: this method leaves the choice to the engine, and its plan() is not asked.
+  virtual std::optional<Candidates> candidates() const { return {}; }
 
   // The method that this one wraps; null: it wraps none.
   virtual Method* inner() const { return nullptr; }

@@ -174,7 +174,7 @@ inline Result<Output> kept_attention(const std::string& spec, const AttendCall& 
   const auto* k = static_cast<const std::uint16_t*>(c.k.data);
   const auto* v = static_cast<const std::uint16_t*>(c.v.data);
   for (const auto& segment : mask.visible.segments()) {
-    auto plan = s.plan(c, mask, segment, args);
+    auto plan = s.plan(*s.method, c, mask, segment, args);
     if (!plan.ok()) return plan.error();
     if (auto good = check_plan(plan.value(), {args.hq, segment.rows(), segment.n_keys, 0}, args.hkv, args.n_cells); !good.ok()) return good.error();
     const Grid grid{args.hq, segment.rows(), segment.n_keys, segment.key_of_row.empty() ? 0 : segment.key_of_row[0]};
