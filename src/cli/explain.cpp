@@ -114,9 +114,10 @@ struct CostLine {
 struct CostTable {
   double dense = 0;
   std::vector<CostLine> lines;
+  std::string file;
 };
 CostTable cost_table(const PhaseCost& cost, double rows, double keys, double pairs) {
-  CostTable t{cost.dense(pairs), {}};
+  CostTable t{cost.dense(pairs), {}, {}};
   for (std::size_t i = 0; i < cost.candidates.size(); ++i)
     t.lines.push_back({cost.candidates[i].spec, cost.candidates[i].select.seconds(rows, keys), cost.break_even(i, rows, keys, pairs)});
   return t;
@@ -205,8 +206,9 @@ int verb_explain(int argc, char** argv) {
   CostTable costs;
   if (s.method->candidates()) {
     if (const Status opened = s.open_candidates(); !opened.ok()) return bad_input(opened.error().what);
-    if (const CostModel* model = s.costs_for(call))
-      costs = cost_table(c.nq == 1 ? model->decode : model->prefill, static_cast<double>(c.nq), static_cast<double>(c.nkv), mask.allowed_pairs * args.hq);
+    const CostModel& model = s.costs_for(call);
+    costs = cost_table(c.nq == 1 ? model.decode : model.prefill, static_cast<double>(c.nq), static_cast<double>(c.nkv), mask.allowed_pairs * args.hq);
+    costs.file = cost_file(s.shape_of(call), s.chooser->specs(Phase::prefill), s.chooser->specs(Phase::decode));
   }
   auto planned = s.plan(*s.method, call, mask, segment, args);
   if (!planned.ok()) return bad_input(planned.error().what);
@@ -281,7 +283,8 @@ int verb_explain(int argc, char** argv) {
     line("took", fmt::format("estimate {:.1f} ms, budget {:.1f} ms", s.phase->report.seconds[0] * 1e3, s.phase->report.seconds[1] * 1e3));
   line("machine", describe(s.have));
   if (costs.dense > 0) {
-    line("costs", fmt::format("of this shape on this machine, measured once: dense {:.3g} ms", costs.dense * 1e3));
+    line("costs", fmt::format("of this shape on this machine: dense {:.3g} ms{}", costs.dense * 1e3,
+                              costs.file.empty() ? "" : fmt::format("; measured once, delete {} to measure anew", costs.file)));
     for (const auto& l : costs.lines)
       fmt::print("  {:<24}choosing {:.3g} ms; {}\n", l.spec, l.select * 1e3, pays_text(l.break_even));
   }

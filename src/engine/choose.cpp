@@ -25,8 +25,7 @@ Status Session::Impl::open_candidates() {
   return {};
 }
 
-// The costs of calls of this shape, measured when the machine has none on file; null: they could not be.
-const CostModel* Session::Impl::costs_for(const AttendCall& c) {
+CallShape Session::Impl::shape_of(const AttendCall& c) const {
   CallShape shape;
   shape.hq = static_cast<int>(c.q.heads());
   shape.hkv = static_cast<int>(c.k.heads());
@@ -37,13 +36,19 @@ const CostModel* Session::Impl::costs_for(const AttendCall& c) {
   shape.features = have;
   shape.workers = parallel->workers();
   shape.kernel = options.kernel;
+  return shape;
+}
+
+// The costs of calls of this shape, measured when the machine has none on file; empty if they cannot be.
+const CostModel& Session::Impl::costs_for(const AttendCall& c) {
+  CallShape shape = shape_of(c);
   for (const auto& [known, model] : costs)
-    if (known == shape) return &model;
+    if (known == shape) return model;
   Options like = options;
   like.parallel = parallel;
   auto model = costs_of_machine(shape, like, chooser->specs(Phase::prefill), chooser->specs(Phase::decode));
   costs.emplace_back(std::move(shape), model.ok() ? std::move(model.value()) : CostModel{});
-  return &costs.back().second;
+  return costs.back().second;
 }
 
 Session::Impl::Chosen Session::Impl::choose(const AttendCall& c, const MaskEntry& mask, const Segment& s) {
@@ -52,7 +57,7 @@ Session::Impl::Chosen Session::Impl::choose(const AttendCall& c, const MaskEntry
   if (s.n_keys < Chooser::kFewestKeys || chooser->specs(x.call.phase).empty()) return x;
   for (std::int32_t i = s.row_begin; i < s.row_end; ++i) x.call.pairs += static_cast<double>(mask.visible.visible_keys(i));
   x.call.pairs *= static_cast<double>(c.q.heads());
-  x.costs = costs_for(c);
+  x.costs = &costs_for(c);
   x.choice = chooser->choose(x.call, *x.costs);
   return x;
 }

@@ -132,7 +132,7 @@ Status measure_prefill(Bench& bench, const std::vector<std::string>& specs, Phas
     for (const auto* r : {&many, &few_rows, &few_keys})
       if (!r->ok()) return r->error();
     to.candidates.push_back({spec, fit(many.value().select, few_rows.value().select, few_keys.value().select),
-                             many.value().attend / many.value().kept});
+                             std::max(to.pair, many.value().attend / many.value().kept)});  // a kept pair is never cheaper
   }
   return {};
 }
@@ -152,7 +152,7 @@ Status measure_decode(Bench& bench, const std::vector<std::string>& specs, Phase
     const auto all = bench.run(spec, 1, kDecodeKeys), some = bench.run(spec, 1, kFewDecodeKeys);
     if (!all.ok()) return all.error();
     if (!some.ok()) return some.error();
-    CandidateCost c{spec, {}, positive(all.value().attend - to.call) / all.value().kept};
+    CandidateCost c{spec, {}, std::max(to.pair, positive(all.value().attend - to.call) / all.value().kept)};
     line(all.value().select, some.value().select, c.select.call, c.select.key);
     to.candidates.push_back(std::move(c));
   }

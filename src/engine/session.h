@@ -2,6 +2,7 @@
 // The inside of a Session.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -76,7 +77,8 @@ struct Session::Impl final : Context {
   const SideRequest& side_request(int layer);
   const SideView& side_of(const AttendCall& c);
   Status open_candidates();
-  const CostModel* costs_for(const AttendCall& c);
+  CallShape shape_of(const AttendCall& c) const;
+  const CostModel& costs_for(const AttendCall& c);
   // What a method that leaves the choice to the engine was given for one segment.
   struct Chosen {
     Chooser::Call call;
@@ -127,7 +129,7 @@ struct Session::Impl final : Context {
   std::vector<Plan> plans;
   std::unique_ptr<Chooser> chooser;                         // set: the method left the choice to the engine
   std::vector<std::unique_ptr<Method>> candidates[2];       // as the chooser numbers them, by phase
-  std::vector<std::pair<CallShape, CostModel>> costs;       // of the shapes seen
+  std::deque<std::pair<CallShape, CostModel>> costs;        // of the shapes seen; stay where they are
   std::vector<Chosen> chosen;                               // by segment
   LoweredRuns lowered, audit_runs;
   Workspace workspace;

@@ -15,11 +15,11 @@ using testing::Output;
 using testing::Problem;
 
 // Dense attention is dear, choosing is free.
-CostModel choosing_is_free(const Chooser& chooser) {
+CostModel dear_dense(const Chooser& chooser) {
   CostModel m;
   const auto phase = [](const std::vector<std::string>& specs) {
     PhaseCost p;
-    p.pair = 1e-6;
+    p.pair = 2e-6;  // so that even random keys, of which little can be left out, pay
     for (const auto& spec : specs) p.candidates.push_back({spec, {}, 1e-6});
     return p;
   };
@@ -39,17 +39,11 @@ struct Auto {
     EXPECT_TRUE(s->open_candidates().ok());
   }
   void give_costs(const AttendCall& c) {
-    CallShape shape;
-    shape.hq = static_cast<int>(c.q.heads());
-    shape.hkv = static_cast<int>(c.k.heads());
-    shape.dk = shape.dv = static_cast<int>(c.q.dim());
-    shape.precision = Precision::high;
-    shape.features = s->have;
-    s->costs.emplace_back(shape, choosing_is_free(*s->chooser));
+    s->costs.emplace_back(s->shape_of(c), dear_dense(*s->chooser));
   }
 };
 
-TEST(Auto, TakesACandidateThatPaysAndGivesItsResult) {
+TEST(AutoSession, TakesACandidateThatPaysAndGivesItsResult) {
   if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2: no estimator runs";
   const Problem p({.hq = 2, .hkv = 1, .n = 2048, .d = 32, .seed = 3});
   Auto session("auto:max_loss=1");
@@ -67,7 +61,7 @@ TEST(Auto, TakesACandidateThatPaysAndGivesItsResult) {
   EXPECT_GT(session.s->prefill.loss.rows(), 0) << "auto audits although it was not told to";
 }
 
-TEST(Auto, GoesBackToDenseWhereTheLossPassesTheLimit) {
+TEST(AutoSession, GoesBackToDenseWhereTheLossPassesTheLimit) {
   if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2: no estimator runs";
   const Problem p({.hq = 4, .hkv = 1, .n = 4096, .d = 32, .seed = 4});
   Auto session("auto:max_loss=0.000001:decode=quest");
@@ -84,7 +78,12 @@ TEST(Auto, GoesBackToDenseWhereTheLossPassesTheLimit) {
   EXPECT_NE(session.s->chooser->summary().find("decode dense (1 layers lose more"), std::string::npos) << session.s->chooser->summary();
 }
 
-TEST(Auto, ShortPromptsMeasureNothing) {
+TEST(AutoSession, CandidatesAreNamed) {
+  EXPECT_EQ(Auto("auto:prefill=any").s->chooser->specs(Phase::prefill).size(), 3u);
+  EXPECT_TRUE(Auto("auto:decode=none").s->chooser->specs(Phase::decode).empty());
+}
+
+TEST(AutoSession, ShortPromptsMeasureNothing) {
   const Problem p({.hq = 2, .hkv = 1, .n = 600, .d = 32, .seed = 5});
   Auto session("auto");
   Output got(2, 600, 32);
