@@ -16,6 +16,10 @@ std::string use(Method& method, const Profile& p) {
   const Status used = method.use(p);
   if (!used.ok()) return used.error().what.empty() ? fmt::format("{} refuses without a word", method.card().slug) : "";
   method.set_calibrated_for(p.model);
+  const SideSpec side = method.side(1);
+  if (side.labels > 0 && side.channels && side.label_heads != p.model.hkv)
+    return fmt::format("{}: lists for {} heads, and the profile's model has {}", method.card().slug, side.label_heads,
+                       p.model.hkv);
   SideStore store;
   for (const int layer : {0, 1, 2, p.model.n_layers - 1, p.model.n_layers, 4095})
     for (const int heads : {p.model.hkv, 1, 3}) {
