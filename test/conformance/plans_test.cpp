@@ -201,7 +201,7 @@ void check_case(std::uint64_t seed) {
 TEST(AnyPlanThroughASession, IsAttentionOverVisibleAndKept) {
   if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2: nothing is left out";
   const char* only = std::getenv("LACUNA_CASE");
-  const int cases = (test::full_run() ? 5000 : 250) / test::kThin;
+  const int cases = (test::full_run() ? 5000 : 800) / test::kThin;
   for (int i = 0; i < cases; ++i) {
     if (only && std::atoi(only) != i) continue;
     SCOPED_TRACE(fmt::format("again: LACUNA_SEED={} LACUNA_CASE={} lacuna-tests --gtest_filter=AnyPlan*",

@@ -25,26 +25,29 @@ void put(Draw& d, T& field) {
   field = static_cast<T>(d.wild());
 }
 
+// One more or less: what is wrong by one is the likeliest to be overlooked.
+template <class T>
+void nudge(Draw& d, T& field) {
+  field = static_cast<T>(static_cast<std::uint32_t>(field) + (d.flip() ? 1u : ~0u));
+}
+
 template <class T>
 void damage_list(Draw& d, std::vector<T>& list) {
   const auto at = static_cast<std::size_t>(d.below(static_cast<std::int64_t>(list.size()) + 1));
-  switch (d.below(4)) {
-    case 0:
-      list.resize(at);
-      break;
-    case 1:
-      list.insert(list.begin() + static_cast<std::ptrdiff_t>(at), T{});
-      break;
-    case 2:
-      if (at > 0)
-        std::swap(list[at - 1], list[static_cast<std::size_t>(d.below(static_cast<std::int64_t>(list.size())))]);
-      break;
-    default:
-      if (at == 0) break;
-      if constexpr (std::is_same_v<T, Range>)
-        put(d, d.flip() ? list[at - 1].begin : list[at - 1].end);
-      else
-        put(d, list[at - 1]);
+  const std::int32_t how = d.below(6);
+  if (how == 0) {
+    list.resize(at);
+  } else if (how == 1) {
+    list.insert(list.begin() + static_cast<std::ptrdiff_t>(at), T{});
+  } else if (at > 0) {
+    T& one = list[at - 1];
+    const auto change = [&](auto& field) { how < 4 ? nudge(d, field) : put(d, field); };
+    if (how == 2)
+      std::swap(one, list[static_cast<std::size_t>(d.below(static_cast<std::int64_t>(list.size())))]);
+    else if constexpr (std::is_same_v<T, Range>)
+      change(d.flip() ? one.begin : one.end);
+    else
+      change(one);
   }
 }
 
