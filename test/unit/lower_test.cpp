@@ -248,6 +248,20 @@ TEST(CheckPlan, NamesSizesBeyondArithmetic) {
           .ok());
 }
 
+TEST(CheckPlan, NamesAnOffsetThatFallsByOne) {
+  Ranges p;
+  p.block_q = 5;
+  p.n_rows = 10;
+  p.n = 100;
+  p.row_ptr = {0, 1, 1};
+  p.ranges = {{0, 1}};
+  EXPECT_TRUE(check_plan(plan_of(p), {kHeads, 10, 100, 0}, kKvHeads, 100).ok());
+  p.row_ptr = {0, 1, 0};
+  const Status s = check_plan(plan_of(p), {kHeads, 10, 100, 0}, kKvHeads, 100);
+  ASSERT_FALSE(s.ok());
+  EXPECT_NE(s.error().what.find("row_ptr[2] is 0, less than the entry before it (1)"), std::string::npos);
+}
+
 TEST(Visibility, ReadsEveryBitAndBiasOfAMask) {
   Rng rng(8);
   constexpr std::uint16_t kValues[] = {0, 0, 0, kHidden, kHidden, kHidden, 0x8000, 0x3c00, 0x7c00, 0xfbff, 0x0001};
