@@ -21,14 +21,15 @@ constexpr int kXfeatureTileData = 18;
 Features detect() {
   Features f = 0;
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-    f |= kAvx2;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  // Clang 14 has no __builtin_cpu_supports("f16c"). That the system saves the registers, AVX2 answers for both.
+  const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+  if (f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) f |= kAvx2;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512cd"))
     f |= kAvx512;
   if (!(f & kAvx512)) return f;
-  unsigned a = 0, b = 0, c = 0, d = 0;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return f;
   if (c & (1u << 11)) f |= kAvx512Vnni;
   if (d & (1u << 23)) f |= kAvx512Fp16;

@@ -370,7 +370,9 @@ Status check_plan(const Plan& plan, const Grid& grid, std::int32_t kv_heads, std
   std::int32_t block_q = 0;
   for (const Pattern& p : plan.patterns) {
     std::int32_t own = 0;
-    if (const auto* map = std::get_if<BlockMap>(&p)) {
+    if (const auto* window = std::get_if<Window>(&p)) {
+      LACUNA_CHECK(window->check());
+    } else if (const auto* map = std::get_if<BlockMap>(&p)) {
       LACUNA_CHECK(map->check());
       LACUNA_CHECK(check_fit("a block map", map->heads, map->n_rows, map->n_keys, grid, kv_heads, grid.n_keys));
       own = map->block_q;

@@ -14,14 +14,15 @@ namespace {
 constexpr std::int64_t kLargest = std::int64_t{1} << 30;  // rounds up to a block within int32
 
 // What every list pattern has: lists, row blocks, and offsets that rise within a list.
-Status check_rows(const char* what, std::int32_t lists, std::int32_t block_q, std::int32_t q_blocks, std::int64_t n_rows,
-                  std::int64_t n, const std::vector<std::int32_t>& row_ptr, std::size_t entries) {
+Status check_rows(const char* what, std::int32_t lists, std::int32_t block_q, std::int64_t n_rows, std::int64_t n,
+                  const std::vector<std::int32_t>& row_ptr, std::size_t entries) {
   if (block_q < 1 || block_q > kMaxBlockQ)
     return bad_argument(fmt::format("{}: blocks of {} rows: need 1..{}", what, block_q, kMaxBlockQ));
   if (lists < 1 || n_rows < 0 || n_rows > kLargest || n < 0 || n > kLargest)
     return bad_argument(fmt::format("{}: {} lists, {} rows, {} keys: need at least 1, 0, 0, and {} at most", what, lists,
                                     n_rows, n, kLargest));
-  const std::size_t each = static_cast<std::size_t>(q_blocks) + 1, all = static_cast<std::size_t>(lists) * each;
+  const std::size_t each = static_cast<std::size_t>((n_rows + block_q - 1) / block_q) + 1,
+                    all = static_cast<std::size_t>(lists) * each;
   if (row_ptr.size() != all)
     return bad_argument(fmt::format("{}: row_ptr has {} entries, need {} (lists x (row blocks + 1))", what, row_ptr.size(), all));
   for (std::size_t i = 0; i < all; ++i) {
@@ -36,6 +37,14 @@ Status check_rows(const char* what, std::int32_t lists, std::int32_t block_q, st
 
 }  // namespace
 
+Status Window::check() const {
+  constexpr std::int64_t kMost = std::int64_t{1} << 40;  // far from where sums with key numbers overflow
+  for (const auto& [name, value] : {std::pair{"sink", sink}, {"window", window}})
+    if (value < 0 || value > kMost)
+      return bad_argument(fmt::format("window: {} of {} keys: need 0..{}", name, value, kMost));
+  return {};
+}
+
 bool BlockMap::keeps(const Grid& g, std::int32_t h, std::int32_t i, std::int64_t j) const {
   const auto list = row(list_of_head(heads, g.heads, h), i / block_q);
   return std::binary_search(list.begin(), list.end(), static_cast<std::int32_t>(j / block_k));
@@ -44,8 +53,7 @@ bool BlockMap::keeps(const Grid& g, std::int32_t h, std::int32_t i, std::int64_t
 Status BlockMap::check() const {
   if (block_k < 1 || block_k > kLargest)
     return bad_argument(fmt::format("block map: blocks of {} keys: need 1..{}", block_k, kLargest));
-  if (block_q > 0) LACUNA_CHECK(check_rows("block map", heads, block_q, q_blocks(), n_rows, n_keys, row_ptr, cols.size()));
-  else return bad_argument(fmt::format("block map: blocks of {} rows: need 1..{}", block_q, kMaxBlockQ));
+  LACUNA_CHECK(check_rows("block map", heads, block_q, n_rows, n_keys, row_ptr, cols.size()));
   for (std::int32_t h = 0; h < heads; ++h)
     for (std::int32_t b = 0; b < q_blocks(); ++b) {
       std::int64_t last = -1;
@@ -69,8 +77,7 @@ bool Ranges::keeps(const Grid& g, std::int32_t h, std::int32_t i, std::int64_t j
 }
 
 Status Ranges::check() const {
-  if (block_q < 1) return bad_argument(fmt::format("ranges: blocks of {} rows: need 1..{}", block_q, kMaxBlockQ));
-  LACUNA_CHECK(check_rows("ranges", heads, block_q, q_blocks(), n_rows, n, row_ptr, ranges.size()));
+  LACUNA_CHECK(check_rows("ranges", heads, block_q, n_rows, n, row_ptr, ranges.size()));
   for (std::int32_t h = 0; h < heads; ++h)
     for (std::int32_t b = 0; b < q_blocks(); ++b) {
       std::int64_t last = -1;

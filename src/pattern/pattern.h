@@ -45,6 +45,7 @@ struct Window {
     const std::int64_t own = g.first_key + i;
     return j < sink || own - j < window || dense_row(own);
   }
+  Status check() const;  // sizes
 };
 
 // Lists of a pattern: one for all query heads, one per KV head, or one per query head. The list that

@@ -17,7 +17,7 @@ struct Law {
 constexpr Law kLaws[] = {
     {Of::method, "keep_all", "With a budget of everything (the card's keep_all), the result is that of dense."},
     {Of::method, "sparse", "With the card's small spec, something is left out at 512 tokens, so that the other laws can fail."},
-    {Of::method, "kept", "The result is exact attention over what is visible and kept by the plan, for prefill, part calls and decode."},
+    {Of::method, "kept", "The result is exact attention over what is visible and kept by the plan, for prefill, part calls and decode; with soft-cap, sinks, ALiBi, any cache and precision within law bound."},
     {Of::method, "causal", "Keys and values after a row's own (counted in the card's granule) change no bit of the row, selection included."},
     {Of::method, "chunks", "A prompt in chunks (multiples of the card's granule) gives the result of one shot; methods that read the prompt's end are told its length."},
     {Of::method, "repeat", "The same calls with the same seed give the same bits and the same counts, with any number of threads."},

@@ -100,11 +100,97 @@ void sparse(const Case& c) {
   EXPECT_GT(session.value()->report().prefill.density(), 0.0);
 }
 
+// A call over a Problem as hosts and models have them: any type of cache, copies kept by the host, and what
+// changes a softmax. Causal, by a mask where it has a bias.
+struct Dressed {
+  Dtype type;
+  Precision precision;
+  float softcap;
+  bool sinks, kept;
+  int alibi;  // 0 none, 1 the same for all heads, 2 a slope for each
+  std::string text() const {
+    return fmt::format("kv={} precision={} softcap={} sinks={} alibi={} packed_by={}", name_of(type),
+                       precision == Precision::fast ? "fast" : "high", softcap, sinks, alibi,
+                       kept ? "host" : "session");
+  }
+};
+
+void expect_kept_dressed(const std::string& spec, const Problem& p, int rows, const Dressed& x) {
+  const int n = p.s.n, first = n - rows;
+  std::vector<unsigned char> raw[2];
+  for (int t = 0; t < 2; ++t) {
+    const auto& from = t == 0 ? p.k : p.v;
+    raw[t].resize(from.size() * size_of(x.type));
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      const float value = half_to_float(from[i]) * 1.0009765625f;  // times 1 + 2^-10: what no narrow type holds
+      const std::uint16_t half = x.type == Dtype::f16 ? float_to_half(value) : float_to_bf16(value);
+      std::memcpy(raw[t].data() + i * size_of(x.type), x.type == Dtype::f32 ? static_cast<const void*>(&value) : &half,
+                  size_of(x.type));
+    }
+  }
+  Output o(p.s.hq, rows, p.s.d);
+  AttendCall c = testing::call_of(p, first, n, n, o);
+  c.k = contiguous(raw[0].data(), x.type, 1, p.s.hkv, n, p.s.d);
+  c.v = contiguous(raw[1].data(), x.type, 1, p.s.hkv, n, p.s.d);
+  c.softcap = x.softcap;
+  std::vector<float> sinks, slopes;
+  for (int h = 0; h < p.s.hq; ++h)
+    sinks.push_back(1.5f - static_cast<float>(h)), slopes.push_back(std::exp2(-static_cast<float>(h + 1)));
+  if (x.sinks) c.sinks = sinks.data();
+  std::vector<std::uint16_t> mask;
+  if (x.alibi > 0) {
+    mask.assign(static_cast<std::size_t>(rows) * static_cast<std::size_t>(n), testing::kHidden);
+    for (int i = 0; i < rows; ++i)
+      for (int j = 0; j <= first + i; ++j)
+        mask[static_cast<std::size_t>(i * n + j)] = float_to_half(-0.03125f * static_cast<float>(first + i - j));
+    c.mask = {mask.data(), n, nullptr, nullptr};
+    if (x.alibi > 1) c.slopes = slopes.data();
+  }
+  Options options;
+  options.method = spec;
+  options.precision = x.precision;
+  options.threads = 1;
+  auto session = Session::open(options);
+  ASSERT_TRUE(session.ok()) << session.error().what;
+  PackedTensor packed_k(PackedTensor::Role::key, x.type, n, p.s.hkv, p.s.d, x.precision, {}, {},
+                        session.value()->side(0));
+  PackedTensor packed_v(PackedTensor::Role::value, x.type, n, p.s.hkv, p.s.d, x.precision);
+  if (x.kept) {
+    packed_k.write(c.k, 0, n);
+    packed_v.write(c.v, 0, n);
+    c.packed_k = &packed_k, c.packed_v = &packed_v;
+  }
+  const auto pairs = testing::attended_pairs(spec, c, x.precision);
+  ASSERT_TRUE(pairs.ok()) << pairs.error().what;
+  const auto done = session.value()->attend(c);
+  ASSERT_TRUE(done.ok()) << done.error().what;
+
+  const op::Attend::Args a = test::textbook_args(c);
+  const bool bf16 = choose_format(detect_features(), x.type, x.precision) == PackFormat::pair16_bf16;
+  const test::Textbook want = test::exact_attention(a, pairs.value());
+  const test::Distance error = test::distance(o.out, o.lse, want);
+  const test::Distance allowed = test::allowed_distance(a, pairs.value(), bf16, want);
+  EXPECT_TRUE(error.same_shape) << "NaN or infinity";
+  EXPECT_LE(error.out, allowed.out) << "out";
+  EXPECT_LE(error.lse, allowed.lse) << "log-sum";
+}
+
 void kept(const Case& c) {
   const Problem p(c.shape);
   for (const int rows : {p.s.n, 130, 37, 1}) {
     Output o(p.s.hq, rows, p.s.d);
     expect_kept(c.spec, testing::call_of(p, p.s.n - rows, p.s.n, p.s.n, o), o, fmt::format("last {} rows", rows));
+  }
+  if (!c.first) return;
+  constexpr float kCaps[] = {0.0f, 20.0f, 3.0f};
+  for (const test::Levels& x : test::pairwise({3, 2, 3, 2, 2, 3}, 30 + test::seed_shift())) {
+    const Dressed how{
+        static_cast<Dtype>(x[0]), x[1] ? Precision::high : Precision::fast, kCaps[x[2]], x[3] > 0, x[4] > 0, x[5]};
+    for (const int rows : {200, 1}) {
+      SCOPED_TRACE(fmt::format("last {} rows, {}", rows, how.text()));
+      expect_kept_dressed(c.spec, p, rows, how);
+      if (::testing::Test::HasFailure()) return;
+    }
   }
 }
 

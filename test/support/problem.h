@@ -17,6 +17,7 @@
 #include "engine/registry.h"
 #include "engine/session.h"
 #include "lacuna/lacuna.h"
+#include "support/exact.h"
 #include "support/pairwise.h"
 
 namespace lacuna::testing {
@@ -157,55 +158,54 @@ inline bool keeps(const Plan& plan, const Grid& grid, int h, int i, std::int64_t
   return std::visit([&](const auto& p) { return p.keeps(grid, h, i, names_cells(pattern) ? cell : j); }, pattern);
 }
 
-// Exact attention over visible and kept, in double precision, for a call whose K and V are f16:
-// the method's own plan, asked through the engine's path, and the ground truth keeps().
-inline Result<Output> kept_attention(const std::string& spec, const AttendCall& c) {
+// The pairs that a call attends, [hq][rows][cells]: visible, and kept by the method's own plan, which is asked
+// through the engine's path, and by the ground truth keeps().
+struct AttendedPairs {
+  std::vector<char> all;
+  std::int64_t rows = 0, cells = 0;
+  char operator()(int h, int i, std::int64_t cell) const {
+    return all[static_cast<std::size_t>((h * rows + i) * cells + cell)];
+  }
+};
+inline Result<AttendedPairs> attended_pairs(const std::string& spec, const AttendCall& c,
+                                            Precision precision = Precision::high) {
   Session::Impl s;
   auto method = make_method(spec);
   if (!method.ok()) return method.error();
   s.method = std::move(method.value());
-  s.options.precision = Precision::high;
+  s.options.precision = precision;
   s.have = detect_features();
   s.own_pool = make_thread_pool(1);
   s.parallel = s.own_pool.get();
   auto& mask = s.mask_entry(c);
   const op::Attend::Args args = s.base_args(c, mask);
-  Output o(args.hq, args.n_rows, args.dv);
-  const auto* k = static_cast<const std::uint16_t*>(c.k.data);
-  const auto* v = static_cast<const std::uint16_t*>(c.v.data);
+  AttendedPairs pairs{std::vector<char>(static_cast<std::size_t>(args.hq * args.n_rows * args.n_cells), 0), args.n_rows,
+                      args.n_cells};
   for (const auto& segment : mask.visible.segments()) {
     auto plan = s.plan(*s.method, c, mask, segment, args);
     if (!plan.ok()) return plan.error();
     if (auto good = check_plan(plan.value(), {args.hq, segment.rows(), segment.n_keys, 0}, args.hkv, args.n_cells); !good.ok()) return good.error();
     const Grid grid{args.hq, segment.rows(), segment.n_keys, segment.key_of_row.empty() ? 0 : segment.key_of_row[0]};
     for (int h = 0; h < args.hq; ++h)
-      for (int i = 0; i < segment.rows(); ++i) {
-        const int row = segment.row_begin + i, kv = h / (args.hq / args.hkv);
-        std::vector<double> acc(static_cast<std::size_t>(args.dv), 0.0);
-        std::vector<double> score;
-        std::vector<std::int64_t> cells;
-        double m = -kInfinity, l = 0;
+      for (int i = 0; i < segment.rows(); ++i)
         for (std::int64_t j = 0; j < segment.n_keys; ++j) {
-          const std::int64_t cell = segment.cell(j);
-          if (!mask.visible.sees(row, cell) || !keeps(plan.value(), grid, h, i, j, cell)) continue;
-          double x = 0;
-          for (int d = 0; d < args.dk; ++d)
-            x += static_cast<double>(args.q[h * args.q_head + row * args.q_row + d]) * half_to_float(k[kv * args.k_head + cell * args.k_cell + d]);
-          score.push_back(x * args.scale);
-          cells.push_back(cell);
-          m = std::max(m, score.back());
+          const std::int64_t cell = segment.cell(j), row = segment.row_begin + i;
+          pairs.all[static_cast<std::size_t>((h * pairs.rows + row) * pairs.cells + cell)] =
+              mask.visible.sees(static_cast<std::int32_t>(row), cell) && keeps(plan.value(), grid, h, i, j, cell);
         }
-        for (std::size_t e = 0; e < cells.size(); ++e) {
-          const double p = std::exp(score[e] - m);
-          l += p;
-          for (int d = 0; d < args.dv; ++d)
-            acc[static_cast<std::size_t>(d)] += p * half_to_float(v[kv * args.v_head + cells[e] * args.v_cell + d]);
-        }
-        for (int d = 0; d < args.dv; ++d)
-          o.row(h, row)[d] = l > 0 ? static_cast<float>(acc[static_cast<std::size_t>(d)] / l) : 0.0f;
-        o.lse[static_cast<std::size_t>(h) * args.n_rows + row] = l > 0 ? static_cast<float>(m + std::log(l)) : -kInfinity;
-      }
   }
+  return pairs;
+}
+
+// Exact attention over these pairs, in double precision.
+inline Result<Output> kept_attention(const std::string& spec, const AttendCall& c) {
+  const auto pairs = attended_pairs(spec, c);
+  if (!pairs.ok()) return pairs.error();
+  const op::Attend::Args a = test::textbook_args(c);
+  const test::Textbook exact = test::exact_attention(a, pairs.value());
+  Output o(a.hq, a.n_rows, a.dv);
+  std::copy(exact.out.begin(), exact.out.end(), o.out.begin());
+  std::copy(exact.lse.begin(), exact.lse.end(), o.lse.begin());
   return o;
 }
 

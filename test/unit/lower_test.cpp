@@ -221,6 +221,47 @@ TEST(Lower, CausalOfEveryResidue) {
       }
 }
 
+// Sums of these with key and row numbers would overflow: refused by name before anything adds them.
+TEST(CheckPlan, NamesSizesBeyondArithmetic) {
+  const Grid grid{kHeads, 10, 100, 0};
+  const auto refused = [&](Pattern pattern, std::initializer_list<const char*> parts) {
+    const Status s = check_plan(plan_of(std::move(pattern)), grid, kKvHeads, 100);
+    ASSERT_FALSE(s.ok());
+    for (const char* part : parts)
+      EXPECT_NE(s.error().what.find(part), std::string::npos) << s.error().what << " has no " << part;
+  };
+  refused(Window{.sink = INT64_MAX, .window = 1}, {"window: sink of 9223372036854775807 keys", "0..1099511627776"});
+  refused(Window{.sink = 1, .window = INT64_MIN}, {"window: window of -9223372036854775808 keys", "0..1099511627776"});
+  refused(Window{.sink = -1, .window = 1}, {"sink of -1"});
+  BlockMap map;
+  map.block_q = INT32_MAX;
+  map.n_rows = 10;
+  map.n_keys = 100;
+  refused(map, {"block map: blocks of 2147483647 rows", "1..128"});
+  Ranges ranges;
+  ranges.block_q = INT32_MAX;
+  ranges.n_rows = 10;
+  ranges.n = 100;
+  refused(ranges, {"ranges: blocks of 2147483647 rows", "1..128"});
+  EXPECT_TRUE(
+      check_plan(plan_of(Window{.sink = std::int64_t{1} << 40, .window = std::int64_t{1} << 40}), grid, kKvHeads, 100)
+          .ok());
+}
+
+TEST(CheckPlan, NamesAnOffsetThatFallsByOne) {
+  Ranges p;
+  p.block_q = 5;
+  p.n_rows = 10;
+  p.n = 100;
+  p.row_ptr = {0, 1, 1};
+  p.ranges = {{0, 1}};
+  EXPECT_TRUE(check_plan(plan_of(p), {kHeads, 10, 100, 0}, kKvHeads, 100).ok());
+  p.row_ptr = {0, 1, 0};
+  const Status s = check_plan(plan_of(p), {kHeads, 10, 100, 0}, kKvHeads, 100);
+  ASSERT_FALSE(s.ok());
+  EXPECT_NE(s.error().what.find("row_ptr[2] is 0, less than the entry before it (1)"), std::string::npos);
+}
+
 TEST(Visibility, ReadsEveryBitAndBiasOfAMask) {
   Rng rng(8);
   constexpr std::uint16_t kValues[] = {0, 0, 0, kHidden, kHidden, kHidden, 0x8000, 0x3c00, 0x7c00, 0xfbff, 0x0001};

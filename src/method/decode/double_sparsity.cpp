@@ -109,6 +109,9 @@ class DoubleSparsity final : public Method {
     auto layers = as_int(*n_layers.value(), "data.layers", 1, 4096), heads = as_int(*n_heads.value(), "data.heads", 1, 1024);
     if (!layers.ok()) return layers.error();
     if (!heads.ok()) return heads.error();
+    if (heads.value() != p.model.hkv)
+      return bad_file(fmt::format("data.heads: got {}, need {}, the KV heads of its model: calibrate again", heads.value(),
+                                  p.model.hkv));
     LACUNA_CHECK(check_list(*order.value(), "data.order", static_cast<std::size_t>(layers.value() * heads.value())));
     lists_.clear();
     heads_ = static_cast<std::int32_t>(heads.value());

@@ -72,6 +72,9 @@ TEST(DoubleSparsity, CalibratedChannelsBeatOthers) {
   p.data["order"][1][0] = p.data["order"][1][1];
   EXPECT_NE(tuned->use(p).error().what.find("data.order[1]"), std::string::npos) << "not a permutation";
   p.data["order"] = order;
+  p.model.hkv = 2;  // lists for one head: the cache of such a model would keep none of them
+  EXPECT_NE(tuned->use(p).error().what.find("data.heads: got 1, need 2"), std::string::npos);
+  p.model.hkv = 1;
   p.model.dk = 4;
   EXPECT_NE(tuned->use(p).error().what.find("double-sparsity.channels: got 8"), std::string::npos);
 }

@@ -28,10 +28,11 @@ struct Scratch {
   Scratch(const Args& a, int rows, void* base) {
     pairs = padded(a.dk) / 2;
     dv = padded(a.dv);
-    char* at = static_cast<char*>(base);
-    const auto take = [&at](int64_t n) {
-      char* here = at;
-      at += (n + 63) / 64 * 64;
+    char* const at = static_cast<char*>(base);  // null: only the size is asked for
+    int64_t used = 0;
+    const auto take = [&](int64_t n) {
+      char* here = at ? at + used : nullptr;
+      used += (n + 63) / 64 * 64;
       return here;
     };
     q = reinterpret_cast<int32_t*>(take(rows * pairs * 4));
@@ -42,7 +43,7 @@ struct Scratch {
     m = reinterpret_cast<float*>(take(rows * 4));
     k = take(a.runs.slots ? pairs * 128 : 0);
     v = take(a.runs.slots ? kStepTiles * dv * 64 : 0);
-    bytes = static_cast<size_t>(at - static_cast<char*>(base));
+    bytes = static_cast<size_t>(used);
   }
 };
 

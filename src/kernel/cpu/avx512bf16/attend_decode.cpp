@@ -40,9 +40,9 @@ struct Partials {
   size_t bytes;
   Partials(const Args& a, void* base) {
     const int64_t rows = static_cast<int64_t>(chunks_of(a)) * a.hq * a.n_rows, vector = (rows + 15) / 16 * 16;
-    m = static_cast<float*>(base);
-    l = m + vector;
-    acc = l + vector;
+    m = static_cast<float*>(base);  // null: only the size is asked for
+    l = m ? m + vector : nullptr;
+    acc = l ? l + vector : nullptr;
     bytes = static_cast<size_t>(2 * vector + rows * padded(a.dv)) * 4;
   }
 };
@@ -94,11 +94,12 @@ struct Scratch {
   char *k, *v;  // a gathered tile of one KV head
   size_t bytes;
   Scratch(const Args& a, void* base) {
-    char* at = static_cast<char*>(base);
+    char* const at = static_cast<char*>(base);  // null: only the size is asked for
+    int64_t used = 0;
     const int64_t rows = static_cast<int64_t>(a.hq) * a.n_rows;
-    const auto take = [&at](int64_t n) {
-      char* here = at;
-      at += (n + 63) / 64 * 64;
+    const auto take = [&](int64_t n) {
+      char* here = at ? at + used : nullptr;
+      used += (n + 63) / 64 * 64;
       return here;
     };
     s = reinterpret_cast<float*>(take(kRows * kStep * 4));
@@ -108,7 +109,7 @@ struct Scratch {
     q = reinterpret_cast<int32_t*>(take(rows * padded(a.dk) * 2));
     k = take(a.runs.slots ? padded(a.dk) * 64 : 0);
     v = take(a.runs.slots ? padded(a.dv) * 64 : 0);
-    bytes = static_cast<size_t>(at - static_cast<char*>(base));
+    bytes = static_cast<size_t>(used);
   }
 };
 
