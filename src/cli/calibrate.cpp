@@ -28,7 +28,7 @@ constexpr std::size_t kMostPartBytes = std::size_t{256} << 20;
 struct CalibrateOptions {
   std::string spec, model, output;
   std::vector<std::string> texts;
-  int context = 512, threads = 0;
+  int context = 0, threads = 0;  // context 0: what the method asks for
   long long max_tokens = 0;
   bool verbose = false;
 };
@@ -251,7 +251,7 @@ int verb_calibrate(int argc, char** argv) {
   app.add_option("-m,--model", o.model, "the model, a GGUF file")->required()->type_name("FILE");
   app.add_option("-f,--file", o.texts, "texts to read, separated by commas")->required()->delimiter(',')->allow_extra_args(false)->type_name("FILE");
   app.add_option("-o,--output", o.output, "the profile to write")->required()->type_name("FILE");
-  app.add_option("-c,--ctx-size", o.context, "tokens of a prompt: texts are cut into such")->check(CLI::Range(2, 1 << 20))->capture_default_str();
+  app.add_option("-c,--ctx-size", o.context, "tokens of a prompt: texts are cut into such; what the method asks for when not given")->check(CLI::Range(2, 1 << 20));
   app.add_option("-t,--threads", o.threads, "threads; 0 = one per core")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_option("--max-tokens", o.max_tokens, "tokens to read at most; 0 = all")->check(CLI::Range(0LL, 1LL << 40))->capture_default_str();
   app.add_flag("-v,--verbose", o.verbose, "show llama.cpp's log");
@@ -263,7 +263,9 @@ int verb_calibrate(int argc, char** argv) {
   if (method.inner()) return bad_input(fmt::format("{}: calibrate takes one method at a time, without wrappers", o.spec));
   for (const auto& p : describe_params(method))
     if (p.name == "profile" && !p.value.empty()) return bad_input(fmt::format("{}.profile: calibrate makes one; leave it out, -o names the file", method.card().slug));
-  if (const auto calibrator = make_calibrator(method); !calibrator.ok()) return bad_input(calibrator.error().what);
+  const auto calibrator = make_calibrator(method);
+  if (!calibrator.ok()) return bad_input(calibrator.error().what);
+  if (o.context == 0) o.context = calibrator.value()->prompt_tokens();
   for (const std::string& why : {check_output(o.output), sink.check()})
     if (!why.empty()) return bad_input(why);
   std::vector<std::string> texts(o.texts.size());

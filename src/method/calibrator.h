@@ -16,6 +16,8 @@ class Calibrator {
   // The rows of one sequence in one call of one layer, with raw K and V. A text comes in prompts, a
   // prompt in micro-batches; every layer sees all of them.
   virtual Status observe(const AttentionView& x, Context& context) = 0;
+  // Tokens of a prompt into which texts are best cut.
+  virtual int prompt_tokens() const { return 512; }
   // All that was observed, as JSON, so that an interrupted calibration goes on; load() takes it back in
   // a fresh calibrator of the same parameters. The text lay on a disk: load() checks it.
   virtual nlohmann::json save() const = 0;

@@ -34,6 +34,7 @@ class RefContext final : public Context, private ParallelFor {
   ParallelFor& threads() override { return *this; }
   void add_time(Verb verb, double) override { ++timed[static_cast<int>(verb)]; }
   int timed[kVerbs] = {};  // scopes that ended, by verb
+  int scored_heads = 0;    // query heads that scores were made for
 
  private:
   int workers() const override { return 1; }
@@ -41,6 +42,7 @@ class RefContext final : public Context, private ParallelFor {
     for (int i = 0; i < n; ++i) task(context, i, 0);
   }
   void run_op(const char* op, const void* args) override {
+    if (const auto* s = as<op::StridedScores>(op, args)) scored_heads += s->hq;
     if (const auto* s = as<op::StridedScores>(op, args))
       for (int h = 0; h < s->hq; ++h)
         for (std::int64_t m = 0; m < s->m_rows(); ++m) op::strided_scores_row_ref(*s, h, m);
@@ -58,7 +60,7 @@ class RefContext final : public Context, private ParallelFor {
   std::vector<Buffer> slots_;
 };
 
-struct MethodLab final : private KeyOrder {
+struct MethodLab : private KeyOrder {
   int hq, hkv, d;
   std::int64_t n;
   std::vector<float> q, k, v;  // [hq][n][d], [hkv][n][d], [hkv][n][d]

@@ -3,12 +3,11 @@
 
 #include <algorithm>
 
-#include "block/estimate/key_scores.h"
 #include "block/row_softmax.h"
 
 namespace lacuna::block {
 
-LineSums last_rows(const AttentionView& x, std::int32_t rows, Context& context) {
+LineSums last_rows(const AttentionView& x, std::int32_t rows, Context& context, Wanted wanted) {
   const std::int64_t n = x.grid.n_keys;
   const auto size = static_cast<std::size_t>(x.grid.heads * n);
   float* vertical = context.scratch_as<float>(kColumnSlot, size);
@@ -26,7 +25,7 @@ LineSums last_rows(const AttentionView& x, std::int32_t rows, Context& context) 
       for (std::int64_t j = 0; j <= own; ++j) columns[j] += p[j];
       for (std::int64_t j = 0; j <= own; ++j) distances[own - j] += p[j];
     }
-  });
+  }, wanted);
   return {vertical, slash};
 }
 

@@ -6,6 +6,7 @@
 //   slash[h, d]    = sum over the last W rows i of P[i, own(i) - d]
 #pragma once
 
+#include "block/estimate/key_scores.h"
 #include "op/attention_view.h"
 #include "op/context.h"
 
@@ -16,7 +17,7 @@ struct LineSums {
   const float* slash = nullptr;     // [heads][n_keys], in kSlashSlot
 };
 
-// `rows`: 1 .. x.grid.n_rows.
-LineSums last_rows(const AttentionView& x, std::int32_t rows, Context& context);
+// `rows`: 1 .. x.grid.n_rows. Sums of heads that are not wanted are undefined.
+LineSums last_rows(const AttentionView& x, std::int32_t rows, Context& context, Wanted wanted = {});
 
 }  // namespace lacuna::block

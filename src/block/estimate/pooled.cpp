@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <limits>
 
-#include "block/estimate/key_scores.h"
 
 namespace lacuna::block {
 
-PooledScores pooled_scores(const AttentionView& x, std::int32_t block_q, std::int32_t block_k, Context& context) {
+PooledScores pooled_scores(const AttentionView& x, std::int32_t block_q, std::int32_t block_k, Context& context,
+                           Wanted wanted) {
   const Grid& g = x.grid;
   PooledScores out;
   out.row_blocks = (g.n_rows + block_q - 1) / block_q;
@@ -18,6 +18,7 @@ PooledScores pooled_scores(const AttentionView& x, std::int32_t block_q, std::in
   float* mean = context.scratch_as<float>(kPoolSlot, static_cast<std::size_t>(g.heads * q_head));
   context.threads().each(g.heads * out.row_blocks, [&](int task, int) {
     const std::int32_t h = task / out.row_blocks, u = task % out.row_blocks;
+    if (!is_wanted(wanted, h)) return;
     const std::int32_t first = u * block_q, rows = std::min(block_q, g.n_rows - first);
     float* to = mean + h * q_head + std::int64_t{u} * x.dk;
     std::fill(to, to + x.dk, 0.0f);
@@ -44,7 +45,7 @@ PooledScores pooled_scores(const AttentionView& x, std::int32_t block_q, std::in
         to[b] = sum / static_cast<float>(end - begin);
       }
     }
-  });
+  }, wanted);
   return out;
 }
 

@@ -7,6 +7,7 @@
 // -infinity; a block that holds own keys counts the keys up to the block's last row.
 #pragma once
 
+#include "block/estimate/key_scores.h"
 #include "op/attention_view.h"
 #include "op/context.h"
 
@@ -19,6 +20,8 @@ struct PooledScores {
   float* row(std::int32_t h, std::int32_t u) const { return score + (std::int64_t{h} * row_blocks + u) * key_blocks; }
 };
 
-PooledScores pooled_scores(const AttentionView& x, std::int32_t block_q, std::int32_t block_k, Context& context);
+// Scores of heads that are not wanted are undefined.
+PooledScores pooled_scores(const AttentionView& x, std::int32_t block_q, std::int32_t block_k, Context& context,
+                           Wanted wanted = {});
 
 }  // namespace lacuna::block

@@ -106,7 +106,9 @@ class DoubleSparsity final : public Method {
     auto n_layers = member(p.data, "data", "layers"), n_heads = member(p.data, "data", "heads"), order = member(p.data, "data", "order");
     for (const auto* part : {&n_layers, &n_heads, &order})
       if (!part->ok()) return part->error();
-    auto layers = as_int(*n_layers.value(), "data.layers", 1, 4096), heads = as_int(*n_heads.value(), "data.heads", 1, 1024);
+    // The model of the file is held against the calls; the lists must be of that model.
+    auto layers = as_int(*n_layers.value(), "data.layers", 1, p.model.n_layers);
+    auto heads = as_int(*n_heads.value(), "data.heads", 1, 1024);
     if (!layers.ok()) return layers.error();
     if (!heads.ok()) return heads.error();
     if (heads.value() != p.model.hkv)

@@ -1,21 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// MInference: a head has one of three shapes, whose places are found anew in each prompt. Which shape a
-// head has is searched offline in the paper; here all heads take the one that is named.
-//   vertical-slash  exact attention of the last rows, summed over columns and over diagonals; the best
-//                   `vertical` columns and `slash` distances are kept (block/stripes.h)
-//   block-sparse    mean queries times mean keys; the best blocks of each row block are kept
-//   a-shape         sinks and a window
+// MInference: a head has one of three shapes (block/head_shapes.h), whose places are found anew in each
+// prompt. Which shape a head has is searched offline (block/calibrate/shape_search.h) and comes in a
+// profile; without one all heads take the shape that is named.
 // Jiang et al., NeurIPS 2024, arXiv:2407.02490.
 #include <algorithm>
 #include <cmath>
 
 #include <fmt/format.h>
 
-#include "block/budget/top_count.h"
-#include "block/estimate/last_rows.h"
-#include "block/estimate/pooled.h"
-#include "block/slots.h"
-#include "block/stripes.h"
+#include "block/calibrate/shape_search.h"
+#include "block/head_shapes.h"
+#include "method/calibrator.h"
+#include "method/head_shape_profile.h"
 #include "method/method.h"
 
 namespace lacuna::method {
@@ -34,13 +30,24 @@ constexpr Card kCard{
     .family = "prefill",
     .summary = "Vertical and slash lines, blocks, or sinks and a window.",
     .notes =
-        "The estimate reads the last rows of every chunk, whether or not the prompt ends there; a chunk of fewer than "
-        "four times last_rows rows is dense, since the estimate would cost more than it saves. Row blocks count from the "
-        "chunk's first row. Lines are kept as whole ranges of a block's width, as in the official code, so more than the "
-        "bare lines is attended. Block-sparse heads always keep the blocks of a row block's own keys (the official code "
-        "forces none). All heads take `kind`: the offline search of a shape per head is not here yet. Preset paper: the fallback of the official code, 1000 "
-        "columns and 6096 distances, made for 100,000 tokens: below 8,000 it keeps nearly everything. Preset auto "
-        "takes shares of the prompt, not yet tuned on a model: keep = 0.2 of the distances, a sixth of that of the columns.",
+        "The estimate reads the last rows of every chunk, whether or not the prompt ends there; in a chunk of fewer "
+        "than four times last_rows rows, heads that need one are dense, since it would cost more than it saves. Row "
+        "blocks count from the chunk's first row. Lines are kept as whole ranges of a block's width, as in the "
+        "official code, so more than the bare lines is attended. Block-sparse heads always keep the blocks of a row "
+        "block's own keys (the official code forces none). `lacuna calibrate minference` searches the shape of each "
+        "query head: candidates that touch keep of the visible keys (a-shape; block-sparse; vertical-slash with "
+        "1/16, 1/4, 1/2 or 3/4 of that in columns) are judged by the attention mass they lose in 16 rows spread "
+        "over a chunk; judged are chunks of 1,024 keys or more, each at least an eighth further in the prompt than "
+        "the last. The official code counts wrong output entries instead. Within 0.1 % of mass the shape that is "
+        "cheaper to plan stays. Sizes are kept as shares of the prompt beyond what is forced, means over what was "
+        "judged; how much a share of distances costs depends on how they lie, so a prompt's density is near keep, "
+        "not equal. With preset paper sizes are counts out of the official list, without those that leave nothing "
+        "out of the text; their costs differ on short texts. A layer that never saw so many keys (a window of its "
+        "own) stays dense. With a profile its sizes hold, and kind, keep, vertical and slash are for calibrating "
+        "only; without one all heads take `kind`. Preset paper without a profile: the fallback of the official "
+        "code, 1000 columns and 6096 distances, made for 100,000 tokens: below 8,000 it keeps nearly everything. "
+        "Preset auto takes shares of the prompt, not yet tuned on a model: keep = 0.2 of the distances, a sixth of "
+        "that of the columns.",
     .reads_prompt_end = true,
     .selects = "global",
     .keep_all = "minference:slash=1073741824",
@@ -49,7 +56,40 @@ constexpr Card kCard{
     .exemptions = kExemptions,
 };
 
-constexpr std::int32_t kBlock = 64;
+using block::HeadKind;
+using block::HeadShape;
+using block::ShapeSearch;
+
+class Observer final : public Calibrator {
+ public:
+  explicit Observer(const ShapeSearch::Settings& s) : settings_(s), search_(s) {}
+  Status observe(const AttentionView& x, Context& context) override { return search_.add(x, context); }
+  int prompt_tokens() const override { return 4096; }
+  nlohmann::json save() const override { return search_.save(); }
+  Status load(const nlohmann::json& state) override { return search_.load(state); }
+  Result<nlohmann::json> finish() const override {
+    if (!search_.any())
+      return bad_argument(
+          fmt::format("text too short: got prompts of up to {} tokens, need {} or more, read in chunks of {} rows or "
+                      "more: give a longer text, a larger -c, or a smaller last_rows",
+                      search_.longest(), ShapeSearch::kLeastKeys, 4 * settings_.lines.last_rows));
+    nlohmann::json layers = nlohmann::json::array();
+    for (int l = 0; l < search_.layers(); ++l) {
+      nlohmann::json heads;  // null: never judged
+      for (int h = 0; h < search_.heads(); ++h)
+        if (const auto f = search_.found(l, h)) heads.push_back(head_shape_entry(*f));
+      layers.push_back(std::move(heads));
+    }
+    return nlohmann::json{{"layers", search_.layers()},
+                          {"heads", search_.heads()},
+                          {"unit", settings_.of == ShapeSearch::Of::shares ? "share" : "count"},
+                          {"shapes", std::move(layers)}};
+  }
+
+ private:
+  ShapeSearch::Settings settings_;
+  ShapeSearch search_;
+};
 
 class MInference final : public Method {
  public:
@@ -58,16 +98,21 @@ class MInference final : public Method {
   std::int64_t vertical = 0, slash = 0;
   std::int64_t sink = 30, window = 100;
   std::int64_t last_rows = 64;
+  std::string search = "shares", profile;
 
   const Card& card() const override { return kCard; }
   void params(ParamVisitor& v) override {
-    v(kind, "kind", "vertical-slash|block-sparse|a-shape", "shape of all heads");
-    v(keep, "keep", 0.0, 1.0, "share of the distances, and of a row block's blocks, where no count is given", true);
+    v(kind, "kind", "vertical-slash|block-sparse|a-shape", "shape of all heads, without a profile");
+    v(keep, "keep", 0.0, 1.0,
+      "share of the distances, and of a row block's blocks, where no count is given; calibrating: of the keys", true);
     v(vertical, "vertical", 0, std::int64_t{1} << 30, "columns kept; 0 = a sixth of keep * keys, at least 30");
     v(slash, "slash", 0, std::int64_t{1} << 30, "distances kept; 0 = keep * keys, at least 50");
     v(sink, "sink", 0, 1 << 20, "first keys, always kept");
     v(window, "window", 1, std::int64_t{1} << 30, "nearest distances, always kept");
     v(last_rows, "last_rows", 1, 4096, "rows at a chunk's end whose attention is the estimate");
+    v(search, "search", "shares|counts",
+      "candidates of the calibration: shares of the prompt, alike in cost, or the paper's counts");
+    v(profile, "profile", "", "file of lacuna calibrate minference");
   }
   Status preset(std::string_view name) override {
     if (name == "auto") *this = MInference();
@@ -76,80 +121,108 @@ class MInference final : public Method {
       vertical = 1000;
       slash = 6096;
       keep = 1.0;
+      search = "counts";
     }
     return Method::preset(name);
   }
-
-  Result<Plan> plan(const AttentionView& x, Context& context) const override {
-    if (x.phase == Phase::decode) return dense_plan("minference: decode is dense");
-    if (x.grid.n_rows < 4 * last_rows)
-      return dense_plan(fmt::format("minference: a chunk of {} rows, fewer than 4 * last_rows: the estimate would cost more "
-                                    "than it saves", x.grid.n_rows));
-    if (x.grid.n_keys <= 2 * kBlock || slashes(x) >= x.grid.n_keys)
-      return dense_plan(fmt::format("minference: {} keys, all within reach", x.grid.n_keys));
-    if (kind == "a-shape") return plan_of(Window{.sink = std::max<std::int64_t>(sink, 1), .window = std::max(window, share(x))});
-    if (kind == "block-sparse") return plan_of(blocks(x, context));
-    return plan_of(stripes(x, context));
+  std::unique_ptr<Calibrator> calibrator() const override {
+    return std::make_unique<Observer>(ShapeSearch::Settings{
+        .of = search == "counts" ? ShapeSearch::Of::counts : ShapeSearch::Of::shares, .keep = keep, .lines = lines()});
   }
+  Status use(const Profile& p) override {
+    auto list = head_shapes(p);
+    if (!list.ok()) return list.error();
+    found_ = std::move(list.value());
+    return {};
+  }
+  Result<Plan> plan(const AttentionView& x, Context& context) const override;
 
  private:
-  std::int64_t share(const AttentionView& x) const {
-    return static_cast<std::int64_t>(std::ceil(keep * static_cast<double>(x.grid.n_keys)));
-  }
-  std::int64_t slashes(const AttentionView& x) const { return slash > 0 ? slash : std::max<std::int64_t>(50, share(x)); }
-  std::int64_t columns(const AttentionView& x) const { return vertical > 0 ? vertical : std::max<std::int64_t>(30, share(x) / 6); }
+  block::Lines lines() const { return {.last_rows = last_rows, .sink = sink, .window = window}; }
+  // The shape of head h with the counts of this call; full where nothing would be left out.
+  HeadShape shape_of(const AttentionView& x, std::int32_t h) const;
+  HeadShape named_shape(std::int64_t n_keys) const;
+  HeadShape profile_shape(const AttentionView& x, std::int32_t h) const;
 
-  Ranges stripes(const AttentionView& x, Context& context) const {
-    const auto n = static_cast<std::int32_t>(x.grid.n_keys);
-    block::LineSums sums;
-    {
-      const Timed timed(context, Verb::estimate);
-      sums = block::last_rows(x, static_cast<std::int32_t>(last_rows), context);
-    }
-    const Timed timed(context, Verb::budget);
-    const auto capped = [n](std::int64_t count) { return static_cast<std::int32_t>(std::min<std::int64_t>(count, n)); };
-    const std::int32_t row_blocks = (x.grid.n_rows + kBlock - 1) / kBlock;
-    std::vector<std::vector<Range>> lists(static_cast<std::size_t>(x.grid.heads * row_blocks));
-    auto* work = context.scratch_as<block::Weighted>(block::kWorkSlot, static_cast<std::size_t>(context.threads().workers()) * n);
-    auto* kept = context.scratch_as<std::int32_t>(block::kKeptSlot, static_cast<std::size_t>(context.threads().workers()) * 2 * n);
-    context.threads().each(x.grid.heads, [&](int h, int worker) {
-      std::int32_t *cols = kept + std::int64_t{worker} * 2 * n, *dists = cols + n;
-      block::Weighted* w = work + std::int64_t{worker} * n;
-      const std::int64_t at = std::int64_t{h} * n;
-      const auto n_cols = block::top_count(sums.vertical + at, n, capped(sink), capped(columns(x)), w, cols);
-      const auto n_dists = block::top_count(sums.slash + at, n, capped(window), capped(slashes(x)), w, dists);
-      for (std::int32_t u = 0; u < row_blocks; ++u)
-        block::append_stripes(x.grid, kBlock, u, {cols, static_cast<std::size_t>(n_cols)}, {dists, static_cast<std::size_t>(n_dists)},
-                              lists[static_cast<std::size_t>(h * row_blocks + u)]);
-    });
-    return join_ranges(x.grid, kBlock, x.grid.heads, lists);
-  }
-
-  BlockMap blocks(const AttentionView& x, Context& context) const {
-    block::PooledScores scores;
-    {
-      const Timed timed(context, Verb::estimate);
-      scores = block::pooled_scores(x, kBlock, kBlock, context);
-    }
-    const Timed timed(context, Verb::budget);
-    BlockMap map{.heads = x.grid.heads, .block_q = kBlock, .block_k = kBlock, .n_rows = x.grid.n_rows, .n_keys = x.grid.n_keys, .row_ptr = {}, .cols = {}};
-    std::vector<block::Weighted> work(static_cast<std::size_t>(scores.key_blocks));
-    std::vector<std::int32_t> kept(work.size());
-    for (std::int32_t h = 0; h < x.grid.heads; ++h) {
-      map.row_ptr.push_back(static_cast<std::int32_t>(map.cols.size()));
-      for (std::int32_t u = 0; u < scores.row_blocks; ++u) {
-        const auto all = static_cast<std::int32_t>(causal_blocks(x.grid, kBlock, kBlock, u));
-        const auto own = static_cast<std::int32_t>((x.grid.first_key + std::int64_t{u} * kBlock) / kBlock);  // first of its own blocks
-        const auto want = static_cast<std::int32_t>(std::ceil(keep * all)) - (all - own);
-        const std::int32_t n = block::top_count(scores.row(h, u), own, 0, std::max(want, 0), work.data(), kept.data());
-        map.cols.insert(map.cols.end(), kept.begin(), kept.begin() + n);
-        for (std::int32_t b = own; b < all; ++b) map.cols.push_back(b);
-        map.row_ptr.push_back(static_cast<std::int32_t>(map.cols.size()));
-      }
-    }
-    return map;
-  }
+  HeadShapeList found_;  // of the profile; no heads: there is none
 };
+
+HeadShape MInference::named_shape(std::int64_t n_keys) const {
+  const auto share = static_cast<std::int64_t>(std::ceil(keep * static_cast<double>(n_keys)));
+  if (kind == "a-shape")
+    return {.kind = HeadKind::a_shape, .columns = std::max<std::int64_t>(sink, 1), .reach = std::max(window, share)};
+  if (kind == "block-sparse") return {.kind = HeadKind::block_sparse, .columns = 0, .reach = 0, .share = keep};
+  return {.kind = HeadKind::vertical_slash,
+          .columns = vertical > 0 ? vertical : std::max<std::int64_t>(30, share / 6),
+          .reach = slash > 0 ? slash : std::max<std::int64_t>(50, share)};
+}
+
+HeadShape MInference::profile_shape(const AttentionView& x, std::int32_t h) const {
+  const ShapeSearch::Found f = found_.at(x.layer, h);
+  const auto count = [&](double size, std::int64_t forced) {
+    return std::max<std::int64_t>(
+        1, found_.counts ? std::llround(size) : forced + std::llround(size * static_cast<double>(x.grid.n_keys)));
+  };
+  switch (f.kind) {
+    case HeadKind::full:
+      break;
+    case HeadKind::a_shape:
+      return {
+          .kind = f.kind, .columns = std::max<std::int64_t>(1, std::llround(f.columns)), .reach = count(f.reach, 0)};
+    case HeadKind::block_sparse:
+      return {.kind = f.kind,
+              .columns = 0,
+              .reach = found_.counts ? count(f.reach, 0) : 1,
+              .share = found_.counts ? 0.0 : f.reach};
+    case HeadKind::vertical_slash:
+      return {.kind = f.kind, .columns = count(f.columns, sink), .reach = count(f.reach, window)};
+  }
+  return {};
+}
+
+HeadShape MInference::shape_of(const AttentionView& x, std::int32_t h) const {
+  const std::int64_t n = x.grid.n_keys;
+  const HeadShape s = found_.heads > 0 ? profile_shape(x, h) : named_shape(n);
+  if (n <= 2 * block::kShapeBlock) return {};
+  if (s.kind == HeadKind::a_shape) return s.reach >= n ? HeadShape{} : s;
+  if (x.grid.n_rows < 4 * last_rows) return {};  // an estimate would cost more than it saves
+  if (s.kind == HeadKind::block_sparse) return s.share >= 1 || s.reach * block::kShapeBlock >= n ? HeadShape{} : s;
+  return s.reach >= n ? HeadShape{} : s;
+}
+
+Result<Plan> MInference::plan(const AttentionView& x, Context& context) const {
+  if (x.phase == Phase::decode) return dense_plan("minference: decode is dense");
+  std::vector<HeadShape> shapes;
+  for (std::int32_t h = 0; h < x.grid.heads; ++h) shapes.push_back(shape_of(x, h));
+  const auto any = [&](HeadKind k) {
+    return std::any_of(shapes.begin(), shapes.end(), [k](const HeadShape& s) { return s.kind == k; });
+  };
+
+  Plan p;
+  p.patterns.clear();
+  p.routes.assign(shapes.size(), kRouteFull);
+  const auto take = [&](Pattern pattern, const auto& takes) {
+    for (std::size_t h = 0; h < shapes.size(); ++h)
+      if (takes(shapes[h])) p.routes[h] = static_cast<Route>(p.patterns.size());
+    p.patterns.push_back(std::move(pattern));
+  };
+  const auto of = [](HeadKind k) { return [k](const HeadShape& s) { return s.kind == k; }; };
+  if (any(HeadKind::vertical_slash)) take(block::stripes_of(x, shapes, lines(), context), of(HeadKind::vertical_slash));
+  if (any(HeadKind::block_sparse)) take(block::blocks_of(x, shapes, context), of(HeadKind::block_sparse));
+  for (std::size_t h = 0; h < shapes.size(); ++h)
+    if (const HeadShape a = shapes[h]; a.kind == HeadKind::a_shape && p.routes[h] == kRouteFull)
+      take(Window{.sink = a.columns, .window = a.reach},
+           [&](const HeadShape& s) { return s.kind == a.kind && s.columns == a.columns && s.reach == a.reach; });
+  if (p.patterns.empty())
+    return dense_plan(
+        x.grid.n_rows < 4 * last_rows
+            ? fmt::format("minference: a chunk of {} rows, fewer than 4 * last_rows: the estimate would cost more than "
+                          "it saves",
+                          x.grid.n_rows)
+            : fmt::format("minference: {} keys, all within reach", x.grid.n_keys));
+  if (std::all_of(p.routes.begin(), p.routes.end(), [](Route r) { return r == 0; })) p.routes.clear();
+  return p;
+}
 
 }  // namespace
 
