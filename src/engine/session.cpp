@@ -455,6 +455,7 @@ Status Session::Impl::attend_segment(const AttendCall& c, const MaskEntry& mask,
     lower_plan(plan, mask.visible, s,
                {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(plan, kBlockQ), .gather = !args.bias}, lowered);
     args.runs = lowered.view();
+    args.pv_skip = pv_skip_of(plan);
     LACUNA_CHECK(execute(args));
   }
   phase->report.attended_pairs += lowered.attended_pairs * (args.hq / lowered.heads);
@@ -466,7 +467,7 @@ Status Session::Impl::attend_segment(const AttendCall& c, const MaskEntry& mask,
   if (options.audit != Audit::off) {
     double allowed = 0;
     for (std::int32_t i = s.row_begin; i < s.row_end; ++i) allowed += static_cast<double>(mask.visible.visible_keys(i));
-    const bool all_kept = lowered.attended_pairs == allowed * lowered.heads;
+    const bool all_kept = lowered.attended_pairs == allowed * lowered.heads && !args.pv_skip;
     LACUNA_CHECK(audit_rows(mask, s, args, all_kept));
   }
   return {};
@@ -501,6 +502,7 @@ Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const 
   lower_dense(mask.visible, s.row_begin + begin, s.row_begin + end, kBlockQ, audit_runs);
   op::Attend::Args exact = rows_of(args, begin, end);
   exact.runs = audit_runs.view();
+  exact.pv_skip = nullptr;
   exact.out = audit_out.grow_as<float>(static_cast<std::size_t>(args.hq) * exact.n_rows * args.dv);
   exact.out_head = static_cast<std::int64_t>(exact.n_rows) * args.dv;
   exact.out_row = args.dv;
