@@ -14,7 +14,8 @@ enum Slot : int {
   kColumnSlot, // line sums of an estimate: [heads][keys]
   kSlashSlot,  // and [heads][distances]
   kSetSlot,    // kept blocks, a byte each: [heads][row blocks][key blocks]
-  kPoolSlot,   // mean queries of row blocks: [heads][row blocks][dk]
+  kPoolSlot,   // mean queries of row blocks: [heads][row blocks][dk]; sums of keys
+  kAlikeSlot,  // self-similarity: [heads][row blocks], then [KV heads][key blocks]
 };
 
 }  // namespace lacuna::block

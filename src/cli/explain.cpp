@@ -52,8 +52,16 @@ std::string pattern_text(const Pattern& pattern) {
   return "everything the model allows";
 }
 
+// What attend may leave out of the patterns.
+std::string skip_text(const Plan& plan) {
+  if (!pv_skip_of(plan)) return "";
+  const auto [least, most] = std::minmax_element(plan.pv_skip.begin(), plan.pv_skip.end());
+  return fmt::format("; tiles whose weights fall below 2^-{:g}{} of a row's largest are left out when their scores are known "
+                     "(not counted in density)", *least, *least < *most ? fmt::format(" to 2^-{:g}", *most) : "");
+}
+
 // Patterns by the heads that take them.
-std::string plan_text(const Plan& plan) {
+std::string pattern_text(const Plan& plan) {
   if (plan.routes.empty()) return pattern_text(plan.pattern());
   std::string out;
   for (Route r = kRouteOff; r < static_cast<Route>(plan.patterns.size()); ++r) {
@@ -66,6 +74,8 @@ std::string plan_text(const Plan& plan) {
   }
   return out;
 }
+
+std::string plan_text(const Plan& plan) { return pattern_text(plan) + skip_text(plan); }
 
 const char* layout_name(const Plan& plan) {
   if (plan.patterns.size() > 1) return "mixed";
@@ -218,6 +228,7 @@ int verb_explain(int argc, char** argv) {
   lower_plan(plan, mask.visible, segment,
              {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(plan, kBlockQ), .gather = !args.bias}, s.lowered);
   args.runs = s.lowered.view();
+  args.pv_skip = pv_skip_of(plan);
   const auto* chosen = pick(kernel::attend_list, args, s.have, s.parallel->workers(), c.kernel);
   const auto kernels = whole_walk(args, s.have, s.parallel->workers(), c.kernel, chosen);
 

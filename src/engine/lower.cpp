@@ -6,6 +6,7 @@
 #include "engine/lower.h"
 
 #include <algorithm>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -367,6 +368,11 @@ Status check_plan(const Plan& plan, const Grid& grid, std::int32_t kv_heads, std
     if (r < kRouteOff || r >= static_cast<std::int32_t>(plan.patterns.size()))
       return bad_argument(fmt::format("plan: route {}, need {} (off), {} (full) or the number of one of {} patterns", r,
                                       kRouteOff, kRouteFull, plan.patterns.size()));
+  if (!plan.pv_skip.empty() && plan.pv_skip.size() != static_cast<std::size_t>(grid.heads))
+    return bad_argument(fmt::format("plan: pv_skip of {} heads, need none or one for each of {} query heads",
+                                    plan.pv_skip.size(), grid.heads));
+  for (const float x : plan.pv_skip)
+    if (!(x >= 0)) return bad_argument(fmt::format("plan: pv_skip {}, need 0 or more; infinity leaves nothing out", x));
   std::int32_t block_q = 0;
   for (const Pattern& p : plan.patterns) {
     std::int32_t own = 0;
@@ -387,6 +393,11 @@ Status check_plan(const Plan& plan, const Grid& grid, std::int32_t kv_heads, std
     if (own) block_q = own;
   }
   return {};
+}
+
+const float* pv_skip_of(const Plan& plan) {
+  const auto finite = [](float x) { return x < std::numeric_limits<float>::infinity(); };
+  return std::any_of(plan.pv_skip.begin(), plan.pv_skip.end(), finite) ? plan.pv_skip.data() : nullptr;
 }
 
 std::int32_t block_q_of(const Plan& plan, std::int32_t preferred) {

@@ -55,6 +55,9 @@ void lower_plan(const Plan& plan, const Visibility& visible, const Segment& segm
 // KV heads and the cache's cells.
 Status check_plan(const Plan& plan, const Grid& grid, std::int32_t kv_heads, std::int64_t n_cells);
 
+// The plan's pv_skip as op attend takes it; null: nothing finite. Borrowed from the plan.
+const float* pv_skip_of(const Plan& plan);
+
 // The block_q with which a plan is lowered, given the kernel's preferred one.
 std::int32_t block_q_of(const Plan& plan, std::int32_t preferred);
 

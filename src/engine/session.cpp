@@ -479,6 +479,7 @@ Result<double> Session::Impl::attend_segment(const AttendCall& c, const MaskEntr
     lower_plan(plan, mask.visible, s,
                {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(plan, kBlockQ), .gather = !args.bias}, lowered);
     args.runs = lowered.view();
+    args.pv_skip = pv_skip_of(plan);
     LACUNA_CHECK(execute(args));
   }
   phase->report.attended_pairs += lowered.attended_pairs * (args.hq / lowered.heads);
@@ -490,7 +491,8 @@ Result<double> Session::Impl::attend_segment(const AttendCall& c, const MaskEntr
   double allowed = 0;
   for (std::int32_t i = s.row_begin; i < s.row_end; ++i) allowed += static_cast<double>(mask.visible.visible_keys(i));
   const double density = allowed > 0 ? lowered.attended_pairs / (allowed * lowered.heads) : 1.0;
-  if (options.audit != Audit::off) LACUNA_CHECK(audit_rows(mask, s, args, lowered.attended_pairs == allowed * lowered.heads, trial));
+  const bool all_kept = lowered.attended_pairs == allowed * lowered.heads && !args.pv_skip;
+  if (options.audit != Audit::off) LACUNA_CHECK(audit_rows(mask, s, args, all_kept, trial));
   return density;
 }
 
@@ -523,6 +525,7 @@ Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const 
   lower_dense(mask.visible, s.row_begin + begin, s.row_begin + end, kBlockQ, audit_runs);
   op::Attend::Args exact = rows_of(args, begin, end);
   exact.runs = audit_runs.view();
+  exact.pv_skip = nullptr;
   exact.out = audit_out.grow_as<float>(static_cast<std::size_t>(args.hq) * exact.n_rows * args.dv);
   exact.out_head = static_cast<std::int64_t>(exact.n_rows) * args.dv;
   exact.out_row = args.dv;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -48,6 +49,9 @@ struct Plan {
   std::vector<Pattern> patterns = std::vector<Pattern>(1);  // at least one; Dense if nothing is said
   std::vector<Route> routes;  // per query head; empty = every head takes patterns[0]
   Weigh weigh = Weigh::softmax;
+  // What op attend may leave out of what the patterns keep (op/attend.h, pv_skip): per query head, in log2
+  // units, >= 0, infinity = nothing; empty = nothing anywhere. Counted as attended: the scores are made.
+  std::vector<float> pv_skip;
   std::string why;            // for explain and reports: why this and not something sparser
 
   const Pattern& pattern() const { return patterns.front(); }
@@ -64,6 +68,7 @@ inline Plan plan_of(Pattern pattern, std::string why = {}) {
 inline Plan dense_plan(std::string why) { return plan_of(Dense{}, std::move(why)); }
 // Nothing is left out.
 inline bool is_dense(const Plan& p) {
+  if (std::any_of(p.pv_skip.begin(), p.pv_skip.end(), [](float x) { return x < std::numeric_limits<float>::infinity(); })) return false;
   const auto dense = [&](Route r) {
     return r == kRouteFull || (r >= 0 && std::holds_alternative<Dense>(p.patterns[static_cast<std::size_t>(r)]));
   };

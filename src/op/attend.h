@@ -12,6 +12,14 @@
 // K never matters and V must be finite (packed copies of a cache are; the raw reference skips hidden
 // cells altogether). Cells that no list names are not read.
 //
+// pv_skip: tiles whose weights no longer matter are left out once their scores are known. A kernel takes
+// rows of a block in groups of its own choice, a tile of a list for each group: if the tile is FULL and
+// not the list's last, and for every row of the group
+//   (largest score of the tile - largest score the row met before, state included) log2(e) + pv_skip[h] <= 0
+// then the tile counts for nothing in these rows, neither in out nor in lse nor in the state. A large
+// group leaves out less; none leaves out a (row, tile) that a group of that row alone would not. Scores
+// that are no numbers are never left out. A skipped key weighed at most 2^-pv_skip of the row's largest.
+//
 // GQA: KV head of query head h is h / (hq / hkv). Batches are a loop above this op.
 #pragma once
 
@@ -59,6 +67,8 @@ struct Attend {
     const std::uint16_t* bias = nullptr;  // f16 [n_rows][n_cells], row stride bias_row; or null
     std::int64_t bias_row = 0;
     const float* slope = nullptr;  // [hq]; null = 1 for every head
+
+    const float* pv_skip = nullptr;  // [hq] >= 0 in log2 units, infinity = never; null = off
 
     float* out = nullptr;  // element (h, i, d) at h * out_head + i * out_row + d
     std::int64_t out_head = 0, out_row = 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "op/attend_ref.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -32,6 +33,12 @@ double score(const Attend::Args& a, int h, int row, std::int64_t cell) {
   return s;
 }
 
+// pv_skip for a group of this row alone. m: the largest score so far. A NaN is not <= anything.
+bool negligible(const double* s, double m, double log2_units) {
+  const double bound = m - log2_units * 0.69314718055994530942;
+  return std::all_of(s, s + kTileKeys, [bound](double x) { return x <= bound; });
+}
+
 }  // namespace
 
 void attend_row_ref(const Attend::Args& a, int h, int row) {
@@ -52,8 +59,7 @@ void attend_row_ref(const Attend::Args& a, int h, int row) {
     for (double& x : acc) x *= shrink;
     m = new_m;
   };
-  auto visit = [&](std::int64_t cell) {
-    const double s = score(a, h, row, cell);
+  auto visit = [&](std::int64_t cell, double s) {
     if (s == kNone) return;
     if (s > m) rescale_to(s);
     const double p = std::exp(s - m);
@@ -67,9 +73,13 @@ void attend_row_ref(const Attend::Args& a, int h, int row) {
   for (std::int32_t r = list[0]; r < list[1]; ++r) {
     const TileRun& run = a.runs.runs[r];
     const std::uint32_t word = run.bits < 0 ? ~0u : a.runs.words[std::int64_t{run.bits} * a.runs.block_q + in_block];
-    for (std::int32_t tile = run.begin; tile < run.end; ++tile)
-      for (int b = 0; b < kTileKeys; ++b)
-        if (word >> b & 1u) visit(a.runs.cell(tile, b));
+    for (std::int32_t tile = run.begin; tile < run.end; ++tile) {
+      double s[kTileKeys];
+      for (int b = 0; b < kTileKeys; ++b) s[b] = word >> b & 1u ? score(a, h, row, a.runs.cell(tile, b)) : kNone;
+      const bool last = r + 1 == list[1] && tile + 1 == run.end;
+      if (a.pv_skip && run.bits < 0 && !last && negligible(s, m, a.pv_skip[h])) continue;
+      for (int b = 0; b < kTileKeys; ++b) visit(a.runs.cell(tile, b), s[b]);
+    }
   }
 
   if (a.resume.m) {

@@ -12,6 +12,9 @@
 // units work side by side, and no score is read before its store is long done. For the same reason C
 // tiles are not stored when they are finished but when their registers are needed again.
 //
+// With pv_skip, a unit is the group of rows that leaves a tile out: its scores become -inf before they are
+// weighed, and accumulate passes it over.
+//
 // K and V are pair16_bf16 blocks, which are B tiles (kv/packed.h). A row's result depends on nothing
 // but its own list of tiles: neither on the rows it is stacked with nor on where chunks end.
 #include "kernel/cpu/amx/tiles.h"
@@ -51,6 +54,7 @@ Split split_of(const Args& a, int workers) {
   Split s;
   s.rows = a.runs.block_q < a.n_rows ? a.runs.block_q : a.n_rows;
   s.blocks = ceil_div(a.n_rows, a.runs.block_q);
+  if (a.pv_skip) return s;  // stacked heads would share groups, and how many are stacked depends on the workers
   const int per_list = a.hq / a.runs.heads;  // query heads
   const int group = per_list < a.hq / a.hkv ? per_list : a.hq / a.hkv;
   for (int heads = group; heads > 1; --heads) {
@@ -76,6 +80,7 @@ struct Keys {
   const std::uint32_t* words;  // of row 0 of the block; null: all rows see all keys
   std::int64_t first_cell;
   const std::int32_t* slots;   // the cells of a gathered tile, whose k and v are still to be laid out; else null
+  bool last = false;           // of its list
 };
 
 // 32 stacked rows on their way through the tiles.
@@ -83,6 +88,7 @@ struct Unit {
   char* q;     // [2][depth] A tiles
   float* acc;  // [2][channels] C tiles
   float* top;  // [32] what weights are relative to, in base 2
+  float* most;  // [32] largest base-2 logit so far, for pv_skip
   float* sum;  // [2][32][16] sum of weights in parts, before and after a step by turns
   int* turn;   // which of the two holds before the next step
   int live;    // rows in use
@@ -92,7 +98,7 @@ constexpr std::size_t kScoreBytes = sizeof(float) * kScoreSlots * kScoreSlot;
 constexpr std::size_t kWeightBytes = std::size_t{2} * kChunkTiles * kTileBytes;
 
 std::size_t unit_bytes(const Shape& s) {
-  return std::size_t{2} * (s.depth + s.channels) * kTileBytes + kUnitRows * sizeof(float) * (1 + 2 * 16) + 64;
+  return std::size_t{2} * (s.depth + s.channels) * kTileBytes + kUnitRows * sizeof(float) * (2 + 2 * 16) + 64;
 }
 std::size_t span_bytes(const Shape& s) { return std::size_t{kSpanTiles} * (2 * s.depth + s.channels) * kTileBytes; }
 
@@ -129,7 +135,8 @@ class Task {
     for (std::int32_t i = list[0]; i < list[1]; ++i) {
       const TileRun& run = a_.runs.runs[i];
       for (std::int64_t tile = run.begin; tile < run.end; ++tile) {
-        span[n++] = keys_of(tile, run.bits);
+        span[n] = keys_of(tile, run.bits);
+        span[n++].last = i + 1 == list[1] && tile + 1 == run.end;
         if (n == kSpanTiles) {
           pass_all(n_units, span, n);
           n = 0;
@@ -153,7 +160,8 @@ class Task {
     x.acc = reinterpret_cast<float*>(at + std::size_t{2} * shape_.depth * kTileBytes);
     x.sum = x.acc + std::size_t{2} * shape_.channels * (kTileBytes / sizeof(float));
     x.top = x.sum + 2 * kUnitRows * 16;
-    x.turn = reinterpret_cast<int*>(x.top + kUnitRows);
+    x.most = x.top + kUnitRows;
+    x.turn = reinterpret_cast<int*>(x.most + kUnitRows);
     x.live = stacked_ - u * kUnitRows < kUnitRows ? stacked_ - u * kUnitRows : kUnitRows;
     return x;
   }
@@ -189,6 +197,7 @@ class Task {
       const std::int64_t state = static_cast<std::int64_t>(at.head) * a_.n_rows + at.row;
       const bool resumes = a_.resume.m && r < x.live;
       x.top[r] = r >= x.live ? 0.0f : resumes && a_.resume.m[state] > kNone ? a_.resume.m[state] * kLog2e : kUnseen;
+      x.most[r] = resumes ? a_.resume.m[state] * kLog2e : kNone;
       _mm512_store_ps(x.sum + r * 16, _mm512_maskz_mov_ps(1, _mm512_set1_ps(resumes ? a_.resume.l[state] : 0.0f)));
       for (int c = 0; c < shape_.channels; ++c) {
         const int left = resumes ? a_.dv - c * 16 : 0;
@@ -269,7 +278,10 @@ class Task {
     int chunk = 0;  // first tile not yet accumulated
     for (int step = 0; step < n + 2; ++step) {
       const int weighed = step - 2;
-      if (weighed >= 0) prepare(u, x, slot(weighed), keys[weighed]);
+      if (weighed >= 0) {
+        prepare(u, x, slot(weighed), keys[weighed]);
+        if (a_.pv_skip) skips_[weighed] = leave_out(u, x, slot(weighed), keys[weighed]);
+      }
       Weigher w(factor_);
       if (step < n) {
         if (weighed >= 0) score<R, Depth, true>(x, keys[step], slot(step), weighing(x, weighed, chunk), w);
@@ -283,7 +295,7 @@ class Task {
       }
       if (weighed < 0) continue;
       if (__builtin_expect(w.too_high(), false)) {
-        if (weighed > chunk) accumulate<R>(x, keys + chunk, weighed - chunk);
+        if (weighed > chunk) accumulate<R>(x, keys + chunk, skips_ + chunk, weighed - chunk);
         store_pending<R>();
         raise_tops(x, weighed, weighed - chunk);
         if (weighed > chunk) {  // the new weights stand where the old chunk left them: start there
@@ -294,7 +306,7 @@ class Task {
       }
       *x.turn ^= 1;
       if (weighed + 1 - chunk == kChunkTiles || weighed == n - 1) {
-        accumulate<R>(x, keys + chunk, weighed + 1 - chunk);
+        accumulate<R>(x, keys + chunk, skips_ + chunk, weighed + 1 - chunk);
         chunk = weighed + 1;
       }
     }
@@ -400,6 +412,24 @@ class Task {
     }
   }
 
+  // pv_skip, after prepare: whether the unit leaves the tile out, whose scores are then -inf.
+  [[gnu::noinline]] bool leave_out(int u, const Unit& x, float* s, const Keys& keys) const {
+    const __m512 factor = _mm512_set1_ps(factor_);
+    bool small = !keys.words && !keys.last;
+    for (int r = 0; r < x.live; ++r) {
+      const __m512 low = _mm512_mul_ps(_mm512_load_ps(s + r * kTileKeys), factor);
+      const __m512 high = _mm512_mul_ps(_mm512_load_ps(s + r * kTileKeys + 16), factor);
+      const __m512 bound = _mm512_set1_ps(x.most[r] - a_.pv_skip[stacked_row(u * kUnitRows + r).head]);
+      // Not less or equal: above, or a NaN. A maximum takes its second operand for a NaN.
+      small = small && !(_mm512_cmp_ps_mask(low, bound, _CMP_NLE_UQ) | _mm512_cmp_ps_mask(high, bound, _CMP_NLE_UQ));
+      x.most[r] = _mm512_reduce_max_ps(_mm512_max_ps(high, _mm512_max_ps(low, _mm512_set1_ps(x.most[r]))));
+    }
+    if (!small) return false;
+    const __m512 none = _mm512_set1_ps(kNone);
+    for (int i = 0; i < kUnitRows * kTileKeys; i += 16) _mm512_store_ps(s + i, none);
+    return true;
+  }
+
   // Scores to base-2 logits where more than a positive factor lies between them.
   void adjust(const Row& at, float* s, const Keys& keys) const {
     const __m512 scale = _mm512_set1_ps(a_.softcap > 0 ? a_.scale / a_.softcap : a_.scale);
@@ -440,7 +470,7 @@ class Task {
 
   // acc[r][c] += sum over the chunk of weight[r][j] * v[j][c], 32 channels at a time.
   template <int R>
-  void accumulate(const Unit& x, const Keys* chunk, int n) {
+  void accumulate(const Unit& x, const Keys* chunk, const bool* skips, int n) {
     const char* p = reinterpret_cast<const char*>(weights_);
     for (int c = 0; c < shape_.channels; c += 2) {
       float *low = x.acc + c * 256, *high = low + shape_.channels * 256;
@@ -451,6 +481,7 @@ class Task {
         reload<3>(high + 256);
       }
       for (int i = 0; i < n; ++i) {
+        if (skips[i]) continue;
         const char* v = chunk[i].v + c / 2 * v_step_;
         tiles_.template load<4>(p + i * kTileBytes, 64);
         tiles_.template load<6>(v, 64);
@@ -507,6 +538,7 @@ class Task {
   int block_, first_head_, kv_head_, first_row_, rows_, stacked_;
   float* scores_;           // [kScoreSlots] of [32 rows][32 keys]
   std::uint16_t* weights_;  // [2][kChunkTiles] A tiles
+  bool skips_[kSpanTiles] = {};  // of the unit's pass: tiles left out
   float* discard_;          // where C tiles go that nobody waits for
   char* units_;
   char* span_;    // a span's K and V, where they are copied or gathered

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // op attend for many rows. Task = (row block, query head); per step of up to four tiles:
 //   scores     tile by tile, all rows of the block while the K tile (8 KB at D = 128) is in L1
-//   softmax    row by row
+//   softmax    row by row; with pv_skip, tiles that a group of kRows rows leaves out are hidden from it
 //   P V        64 channels x 4 rows at a time, the sums in registers over the whole step
 #include "kernel/cpu/avx512/gather.inc"
 #include "kernel/cpu/avx512bf16/micro.h"
@@ -21,6 +21,7 @@ struct Scratch {
   float* acc;         // [rows][dv]
   float* l;           // [rows][16]
   float* m;           // [rows]
+  float* top;         // [rows] largest score so far, for pv_skip
   char* k;            // a gathered tile's keys
   char* v;            // [kStepTiles] values of gathered tiles
   size_t bytes;
@@ -41,6 +42,7 @@ struct Scratch {
     acc = reinterpret_cast<float*>(take(rows * dv * 4));
     l = reinterpret_cast<float*>(take(rows * 16 * 4));
     m = reinterpret_cast<float*>(take(rows * 4));
+    top = reinterpret_cast<float*>(take(a.pv_skip ? rows * 4 : 0));
     k = take(a.runs.slots ? pairs * 128 : 0);
     v = take(a.runs.slots ? kStepTiles * dv * 64 : 0);
     bytes = static_cast<size_t>(used);
@@ -72,9 +74,11 @@ void load_state(const Args& a, int head, int first, int rows, float unit, Scratc
   memset(x.p, 0, static_cast<size_t>(all) * kStep * 2);
   for (int r = 0; r < rows; ++r) {
     x.m[r] = kMinusInf;
+    if (a.pv_skip) x.top[r] = kMinusInf;
     if (!a.resume.m) continue;
     const int64_t at = static_cast<int64_t>(head) * a.n_rows + first + r;
     x.m[r] = a.resume.m[at] * kLog2e / unit;
+    if (a.pv_skip) x.top[r] = x.m[r];
     x.l[r * 16] = a.resume.l[at];
     memcpy(x.acc + r * x.dv, a.resume.acc + at * a.dv, static_cast<size_t>(a.dv) * 4);
   }
@@ -110,8 +114,30 @@ class Steps {
   int32_t run_, end_, tile_ = 0;
 };
 
+// Which tiles of the step each group of kRows rows leaves out, a bit per tile. The rows' scores are finished.
+void find_skips(const Args& a, int head, int rows, float unit, int32_t last, const Step& step, Scratch& x, uint8_t* skips) {
+  const float less = a.pv_skip[head] / unit;
+  for (int g = 0; g < rows; g += kRows) {
+    uint8_t skip = 0;
+    for (int t = 0; t < step.tiles; ++t) {
+      bool small = !step.words[t] && step.tile[t] != last;
+      for (int r = g; r < least(g + kRows, rows); ++r) {
+        const uint32_t w = step.words[t] ? step.words[t][r] : ~0u;
+        const __m512 low = _mm512_load_ps(x.s + r * kStep + t * 32), high = _mm512_load_ps(x.s + r * kStep + t * 32 + 16);
+        const __m512 top = _mm512_set1_ps(x.top[r]), bound = _mm512_set1_ps(x.top[r] - less);
+        // Not less or equal: above, or a NaN.
+        small = small && !(_mm512_cmp_ps_mask(low, bound, _CMP_NLE_UQ) | _mm512_cmp_ps_mask(high, bound, _CMP_NLE_UQ));
+        const __m512 larger = _mm512_mask_max_ps(top, static_cast<__mmask16>(w), low, top);
+        x.top[r] = _mm512_reduce_max_ps(_mm512_mask_max_ps(larger, static_cast<__mmask16>(w >> 16), high, larger));
+      }
+      if (small) skip |= static_cast<uint8_t>(1 << t);
+    }
+    skips[g / kRows] = skip;
+  }
+}
+
 void run_step(const Args& a, int head, int first, int rows, float scale, float unit, const Step& step, int32_t next_tile,
-              Scratch& x) {
+              int32_t last, Scratch& x) {
   const int kv_head = head / (a.hq / a.hkv);
   const bool plain = raw_scores(a);
   const int groups = padded_rows(rows) / kRows;
@@ -139,20 +165,36 @@ void run_step(const Args& a, int head, int first, int rows, float scale, float u
       else qk_tile<kRows>(q, k, x.pairs, s);
     }
   }
+  if (!plain)
+    for (int r = 0; r < rows; ++r) finish_scores(a, head, first + r, scale, step.tile, step.tiles, x.s + r * kStep);
+  uint8_t skips[kMaxBlockQ / kRows] = {};
+  if (a.pv_skip) find_skips(a, head, rows, unit, last, step, x, skips);
   for (int r = 0; r < rows; ++r) {
     uint32_t visible[kStepTiles];
-    for (int t = 0; t < step.tiles; ++t) visible[t] = step.words[t] ? step.words[t][r] : ~0u;
-    float* s = x.s + r * kStep;
-    if (!plain) finish_scores(a, head, first + r, scale, step.tile, step.tiles, s);
-    softmax_step(s, visible, step.tiles, unit, x.dv, x.m[r], x.l + r * 16, x.acc + r * x.dv, x.p + r * kStep);
+    for (int t = 0; t < step.tiles; ++t)
+      visible[t] = skips[r / kRows] >> t & 1 ? 0 : step.words[t] ? step.words[t][r] : ~0u;
+    softmax_step(x.s + r * kStep, visible, step.tiles, unit, x.dv, x.m[r], x.l + r * 16, x.acc + r * x.dv, x.p + r * kStep);
   }
+  // Calls body(first tile, tiles) for every run of tiles that row r's group takes.
+  const auto taken = [&](int r, auto&& body) {
+    for (int t = 0; t < step.tiles;) {
+      int n = 0;
+      while (t + n < step.tiles && !(skips[r / kRows] >> (t + n) & 1)) ++n;
+      if (n > 0) body(t, n);
+      t += n + 1;
+    }
+  };
   int64_t d = 0;
   for (; d + 64 <= x.dv; d += 64)
     for (int r = 0; r < rows; r += 4)
-      pv_tiles<4, 4>(x.p + r * kStep, v, d * 64, step.tiles, x.acc + r * x.dv + d, x.dv);
+      taken(r, [&](int t, int n) {
+        pv_tiles<4, 4>(x.p + r * kStep + t * kTileKeys, v + t, d * 64, n, x.acc + r * x.dv + d, x.dv);
+      });
   if (d < x.dv)
     for (int r = 0; r < rows; r += kRows)
-      pv_tiles<kRows, 2>(x.p + r * kStep, v, d * 64, step.tiles, x.acc + r * x.dv + d, x.dv);
+      taken(r, [&](int t, int n) {
+        pv_tiles<kRows, 2>(x.p + r * kStep + t * kTileKeys, v + t, d * 64, n, x.acc + r * x.dv + d, x.dv);
+      });
 }
 
 const char* why_not(const Args& a, int) { return why_not_common(a); }
@@ -175,12 +217,15 @@ void run(const Args& a, int, int task, int, void* scratch, void*) {
   load_queries(a, head, first, rows, a.scale < 0, x);
   load_state(a, head, first, rows, unit, x);
 
+  const int32_t* list = a.runs.list(head, block);
+  const int32_t last = list[0] < list[1] ? a.runs.runs[list[1] - 1].end - 1 : -1;
   Steps steps(a, head, block);
   Step step[2];
   steps.next(step[0]);
   for (int i = 0; step[i].tiles > 0; i ^= 1) {
     steps.next(step[i ^ 1]);
-    run_step(a, head, first, rows, scale, unit, step[i], step[i ^ 1].tiles > 0 ? step[i ^ 1].tile[0] : step[i].tile[0], x);
+    run_step(a, head, first, rows, scale, unit, step[i], step[i ^ 1].tiles > 0 ? step[i ^ 1].tile[0] : step[i].tile[0], last,
+             x);
   }
   for (int r = 0; r < rows; ++r)
     finish_row(a, head, first + r, x.m[r] * unit * kLn2, _mm512_reduce_add_ps(_mm512_loadu_ps(x.l + r * 16)),

@@ -255,6 +255,7 @@ void merge(const Args& a, int head, void* scratch, void* shared) {
 const char* why_not(const Args& a, int) {
   if (a.n_rows > kMaxRows) return "more than 8 query rows: the kernel for many rows is faster";
   if (a.n_rows > a.runs.block_q) return "the rows are cut into several blocks";
+  if (a.pv_skip) return "tiles left out by their weight: a kernel for many rows does that";
   return why_not_common(a);
 }
 

@@ -145,6 +145,7 @@ const char* attend_why_not(const Args& a) {
   if (a.dk < 1 || a.dk > kMaxDim || a.dv < 1 || a.dv > kMaxDim) return "head_dim must be 1 to 256";
   if (a.hkv < 1 || a.hq % a.hkv != 0) return "query heads must be a multiple of KV heads";
   if (a.hq > 65535) return "more than 65535 query heads";
+  if (a.pv_skip) return "tiles left out by their weight";
   return nullptr;
 }
 
