@@ -12,7 +12,7 @@ constexpr double kTrialShare = 0.01;   // of dense attention, for trials that di
 constexpr double kClearly = 0.95;      // a candidate must be this much cheaper: costs are measured, not known
 constexpr double kLowestDensity = 0.02;  // the best that a trial may hope for
 constexpr double kGrown = 1.5;         // so many times more keys, and what a layer showed is out of date
-constexpr std::int64_t kEnoughRows = 16;  // audited, before a loss is believed
+constexpr std::int64_t kEnoughRows = 16;  // audited, before a small loss is believed
 
 }  // namespace
 
@@ -62,9 +62,10 @@ Chooser::Choice Chooser::choose(const Call& call, const CostModel& costs) {
     if (call.rows == 1) worst += dense;  // its audit is a dense step
     if (spent_ + worst <= kTrialShare * dense_so_far_) {
       best.candidate = untried;
-      best.trial = true;
     }
   }
+  // Until enough rows were audited, every call is: in decode one in 64 is, and a wrong choice would stay.
+  if (best.candidate >= 0) best.trial = l.known[static_cast<std::size_t>(best.candidate)].audited < kEnoughRows;
   l.last = best.candidate;
   if (best.candidate < 0)
     best.why = untried >= 0 ? "auto: dense until a trial costs less than 1 % of the attention so far"
@@ -86,7 +87,8 @@ void Chooser::saw(const Call& call, const Choice& choice, const CostModel& costs
   k.density = density;
   k.lost += lost;
   k.audited += audited;
-  if (k.audited >= kEnoughRows && k.lost > max_loss_ * static_cast<double>(k.audited)) k.barred = true;
+  // Rows not audited yet could at best lose nothing.
+  if (k.lost > max_loss_ * static_cast<double>(std::max(k.audited, kEnoughRows))) k.barred = true;
 }
 
 std::string Chooser::summary() const {

@@ -83,10 +83,24 @@ TEST(Chooser, LeavesACandidateThatLosesTooMuch) {
     const auto choice = c.choose(call, m);
     if (choice.candidate < 0) continue;
     ++taken;
-    c.saw(call, choice, m, 0.2, 9 * 0.02, 9);
+    EXPECT_TRUE(choice.trial) << "audited until enough is known";
+    c.saw(call, choice, m, 0.2, 9 * 0.015, 9);
   }
-  EXPECT_EQ(taken, 2);  // 18 rows are enough to know
+  EXPECT_EQ(taken, 2);  // 9 rows of 0.015 could still come to 0.01 of 16; 18 cannot
   EXPECT_NE(c.summary().find("lose more than 0.01"), std::string::npos) << c.summary();
+}
+
+TEST(Chooser, LeavesACandidateAtOnceWhereTheLossIsLarge) {
+  const CostModel m = costs(0.1);
+  Chooser c({"a"}, {}, 0.01);
+  int taken = 0;
+  for (int i = 0; i < 2000; ++i) {
+    const auto choice = c.choose(prompt(0, 4096), m);
+    if (choice.candidate < 0) continue;
+    ++taken;
+    c.saw(prompt(0, 4096), choice, m, 0.2, 9 * 0.06, 9);
+  }
+  EXPECT_EQ(taken, 1);
 }
 
 TEST(Chooser, WithoutCostsIsDense) {
