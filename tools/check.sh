@@ -109,7 +109,8 @@ else
 fi
 
 if [[ $fast = no ]]; then
-  tests dev  ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
+  # Without detect_stack_use_after_return: g++ 12 puts 64-byte vectors on its heap frames unaligned, and they fault.
+  tests dev  UBSAN_OPTIONS=print_stacktrace=1
   tests tsan TSAN_OPTIONS=halt_on_error=1
 fi
 
