@@ -29,8 +29,6 @@ class LossCounter {
     max_ = std::max(max_, loss);
     ++bins_[static_cast<std::size_t>(std::min(std::sqrt(loss), 1.0) * (kBins - 1) + 0.5)];
   }
-  double sum() const { return sum_; }
-  std::int64_t rows() const { return rows_; }
   LossStats stats() const {
     LossStats s;
     s.rows = rows_;

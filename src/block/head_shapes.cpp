@@ -56,8 +56,7 @@ Ranges stripes_of(const AttentionView& x, std::span<const HeadShape> shapes, con
 std::int32_t best_blocks(const Grid& g, const HeadShape& shape, const float* score, std::int32_t u, Weighted* work,
                          std::int32_t* kept) {
   const auto all = static_cast<std::int32_t>(causal_blocks(g, kShapeBlock, kShapeBlock, u));
-  const auto own =
-      static_cast<std::int32_t>((g.first_key + std::int64_t{u} * kShapeBlock) / kShapeBlock);  // first of its own
+  const auto own = static_cast<std::int32_t>(first_own_block(g, kShapeBlock, kShapeBlock, u));
   const std::int64_t count = shape.share > 0 ? static_cast<std::int64_t>(std::ceil(shape.share * all)) : shape.reach;
   const std::int64_t want = std::clamp<std::int64_t>(count - (all - own), 0, own);
   std::int32_t n = top_count(score, own, 0, static_cast<std::int32_t>(want), work, kept);

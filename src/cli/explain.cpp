@@ -9,7 +9,6 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "base/half.h"
 #include "cli/case.h"
 #include "cli/common.h"
 #include "cli/problem.h"
@@ -195,11 +194,7 @@ int verb_explain(int argc, char** argv) {
   } else if (const std::string why = read_data(data, q, keys); !why.empty()) {
     return bad_input(why);
   }
-  std::vector<unsigned char> k(keys.size() * size_of(c.kv)), v(static_cast<std::size_t>(c.nkv * c.hkv * c.value_dim()) * size_of(c.kv));
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    if (c.kv == Dtype::f32) reinterpret_cast<float*>(k.data())[i] = keys[i];
-    else reinterpret_cast<std::uint16_t*>(k.data())[i] = c.kv == Dtype::f16 ? float_to_half(keys[i]) : float_to_bf16(keys[i]);
-  }
+  std::vector<unsigned char> k = as_type(keys, c.kv), v(static_cast<std::size_t>(c.nkv * c.hkv * c.value_dim()) * size_of(c.kv));
   std::vector<float> out(static_cast<std::size_t>(c.nq * c.hq * c.value_dim()));
   AttendCall call;
   call.layer = layer;

@@ -62,8 +62,8 @@ Session::Impl::Chosen Session::Impl::choose(const AttendCall& c, const MaskEntry
   return x;
 }
 
-void Session::Impl::tell_chooser(const Chosen& x, double density, double lost, std::int64_t audited) {
-  if (x.costs) chooser->saw(x.call, x.choice, *x.costs, density, lost, audited);
+void Session::Impl::tell_chooser(const Chosen& x, const Outcome& o) {
+  if (x.costs) chooser->saw(x.call, x.choice, *x.costs, o.density, o.lost, o.audited);
 }
 
 }  // namespace lacuna

@@ -34,14 +34,9 @@ Chooser::Choice Chooser::choose(const Call& call, const CostModel& costs) {
   Choice best;
   double least = kClearly * dense;
   int untried = -1;
-  bool barred = false, dearer = false;
-  if (cost.candidates.size() != l.known.size()) {
-    best.why = "auto: dense, since what calls cost here could not be measured";
-    return best;
-  }
+  if (cost.candidates.size() != l.known.size()) return best;  // what calls cost here could not be measured
   for (std::size_t i = 0; i < l.known.size(); ++i) {
     const Known& k = l.known[i];
-    barred = barred || k.barred;
     if (k.barred || cost.sparse(i, rows, keys, call.pairs, kLowestDensity) >= kClearly * dense) continue;
     pays_nowhere_[at(call.phase)] = false;
     const bool fresh = k.keys > 0 && static_cast<double>(call.keys) < kGrown * static_cast<double>(k.keys);
@@ -51,8 +46,6 @@ Chooser::Choice Chooser::choose(const Call& call, const CostModel& costs) {
       best.candidate = static_cast<int>(i);
     } else if (!fresh && untried < 0) {
       untried = static_cast<int>(i);
-    } else {
-      dearer = true;
     }
   }
   // Worth a trial if, at the density of the best so far, it would be cheaper still.
@@ -60,18 +53,11 @@ Chooser::Choice Chooser::choose(const Call& call, const CostModel& costs) {
   if (untried >= 0 && cost.sparse(static_cast<std::size_t>(untried), rows, keys, call.pairs, hope) < least) {
     double worst = cost.sparse(static_cast<std::size_t>(untried), rows, keys, call.pairs, 1.0) - dense;
     if (call.rows == 1) worst += dense;  // its audit is a dense step
-    if (spent_ + worst <= kTrialShare * dense_so_far_) {
-      best.candidate = untried;
-    }
+    if (spent_ + worst <= kTrialShare * dense_so_far_) best.candidate = untried;
   }
   // Until enough rows were audited, every call is: in decode one in 64 is, and a wrong choice would stay.
   if (best.candidate >= 0) best.trial = l.known[static_cast<std::size_t>(best.candidate)].audited < kEnoughRows;
   l.last = best.candidate;
-  if (best.candidate < 0)
-    best.why = untried >= 0 ? "auto: dense until a trial costs less than 1 % of the attention so far"
-               : dearer     ? "auto: at the density this layer shows, choosing costs more than it saves"
-               : barred     ? fmt::format("auto: every candidate lost more than {:g} of the mass here", max_loss_)
-                            : "auto: below the crossover, no candidate pays";
   return best;
 }
 

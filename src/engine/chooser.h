@@ -36,7 +36,6 @@ class Chooser {
   struct Choice {
     int candidate = -1;  // of specs(phase); -1: dense
     bool trial = false;  // to learn: audit it
-    std::string why;     // why dense
   };
   // Called once per call and layer, in order; then saw() if a candidate was chosen.
   Choice choose(const Call& call, const CostModel& costs);

@@ -4,9 +4,12 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include "base/half.h"
 #include "base/rng.h"
+#include "lacuna/dtype.h"
 
 namespace lacuna {
 
@@ -39,6 +42,16 @@ inline void make_up(std::int64_t hq, std::int64_t hkv, std::int64_t nq, std::int
               0.8f * drift[x] + 0.6f * landmark[x] + 0.3f * static_cast<float>(rng.normal());
     }
   }
+}
+
+// Numbers as a cache of the type holds them.
+inline std::vector<unsigned char> as_type(std::span<const float> x, Dtype type) {
+  std::vector<unsigned char> out(x.size() * size_of(type));
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (type == Dtype::f32) reinterpret_cast<float*>(out.data())[i] = x[i];
+    else reinterpret_cast<std::uint16_t*>(out.data())[i] = type == Dtype::f16 ? float_to_half(x[i]) : float_to_bf16(x[i]);
+  }
+  return out;
 }
 
 }  // namespace lacuna

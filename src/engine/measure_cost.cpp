@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "base/half.h"
 #include "engine/made_up.h"
 #include "method/profile.h"
 #include "op/context.h"
@@ -42,8 +41,8 @@ class Bench {
     Rng rng(2);
     std::vector<float> v(static_cast<std::size_t>(keys) * hkv_ * dv_);
     for (float& x : v) x = static_cast<float>(rng.normal());
-    store(k, k_);
-    store(v, v_);
+    k_ = as_type(k, kv_);
+    v_ = as_type(v, kv_);
     out_.resize(static_cast<std::size_t>(rows) * hq_ * dv_);
   }
 
@@ -94,14 +93,6 @@ class Bench {
     std::nth_element(x.begin(), x.begin() + kRuns / 2, x.end());
     return x[kRuns / 2];
   }
-  void store(const std::vector<float>& from, std::vector<unsigned char>& to) const {
-    to.resize(from.size() * size_of(kv_));
-    for (std::size_t i = 0; i < from.size(); ++i) {
-      if (kv_ == Dtype::f32) reinterpret_cast<float*>(to.data())[i] = from[i];
-      else reinterpret_cast<std::uint16_t*>(to.data())[i] = kv_ == Dtype::f16 ? float_to_half(from[i]) : float_to_bf16(from[i]);
-    }
-  }
-
   Options like_;
   std::int64_t rows_, keys_;
   int hq_ = 1, hkv_ = 1, dk_ = 0, dv_ = 0;

@@ -456,21 +456,19 @@ Status Session::Impl::attend(const AttendCall& c) {
     r.attended_pairs += allowed_pairs;
     r.kv_bytes += kv_bytes(args, mask.dense);
     if (options.audit != Audit::off) audit_lossless(mask, args);
-    for (const Chosen& x : chosen) tell_chooser(x, 1, 0, 0);
+    for (const Chosen& x : chosen) tell_chooser(x, {});
     return {};
   }
   for (std::size_t i = 0; i < segments.size(); ++i) {
-    const double lost = phase->loss.sum();
-    const std::int64_t rows = phase->loss.rows();
-    const auto density = attend_segment(c, mask, segments[i], plans[i], args, chooser && chosen[i].choice.trial);
-    if (!density.ok()) return density.error();
-    if (chooser) tell_chooser(chosen[i], density.value(), phase->loss.sum() - lost, phase->loss.rows() - rows);
+    const auto outcome = attend_segment(c, mask, segments[i], plans[i], args, chooser && chosen[i].choice.trial);
+    if (!outcome.ok()) return outcome.error();
+    if (chooser) tell_chooser(chosen[i], outcome.value());
   }
   return {};
 }
 
-Result<double> Session::Impl::attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
-                                             const op::Attend::Args& whole, bool trial) {
+Result<Session::Impl::Outcome> Session::Impl::attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s,
+                                                             const Plan& plan, const op::Attend::Args& whole, bool trial) {
   op::Attend::Args args = rows_of(whole, s.row_begin, s.row_end);
   const bool keep_lse = c.lse || options.audit != Audit::off;
   if (keep_lse) args.lse = lse.grow_as<float>(static_cast<std::size_t>(args.hq) * args.n_rows);
@@ -490,26 +488,30 @@ Result<double> Session::Impl::attend_segment(const AttendCall& c, const MaskEntr
                   args.lse + static_cast<std::size_t>(h) * args.n_rows, sizeof(float) * args.n_rows);
   double allowed = 0;
   for (std::int32_t i = s.row_begin; i < s.row_end; ++i) allowed += static_cast<double>(mask.visible.visible_keys(i));
-  const double density = allowed > 0 ? lowered.attended_pairs / (allowed * lowered.heads) : 1.0;
+  Outcome outcome{.density = allowed > 0 ? lowered.attended_pairs / (allowed * lowered.heads) : 1.0};
   const bool all_kept = lowered.attended_pairs == allowed * lowered.heads && !args.pv_skip;
-  if (options.audit != Audit::off) LACUNA_CHECK(audit_rows(mask, s, args, all_kept, trial));
-  return density;
+  if (options.audit != Audit::off) LACUNA_CHECK(audit_rows(mask, s, args, all_kept, trial, outcome));
+  return outcome;
 }
 
 // The rows of a segment that are audited, drawn alike whether something was left out or not: the mean
-// is over the run. In decode, a row is a whole step, so only every kDecodeAuditEvery-th is audited.
-Session::Impl::RowRange Session::Impl::audited_rows(const Segment& s, bool trial) {
-  if (options.audit == Audit::full || s.rows() == 0) return {0, s.rows()};
-  if (s.rows() == 1) return {0, rng.below(kDecodeAuditEvery) == 0 || trial ? 1 : 0};
+// is over the run. In decode, a row is a whole step, so only every kDecodeAuditEvery-th is audited; a trial is
+// audited whether drawn or not, and what was not drawn stays out of the mean.
+Session::Impl::AuditedRows Session::Impl::audited_rows(const Segment& s, bool trial) {
+  if (options.audit == Audit::full || s.rows() == 0) return {0, s.rows(), true};
+  if (s.rows() == 1) {
+    const bool drawn = rng.below(kDecodeAuditEvery) == 0;
+    return {0, drawn || trial ? 1 : 0, drawn};
+  }
   const auto row = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(s.rows())));
-  return {row, row + 1};
+  return {row, row + 1, true};
 }
 
 // Nothing was left out: these rows lost nothing, and count as such.
 void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args& args) {
   for (const Segment& s : mask.visible.segments()) {
-    const auto [begin, end] = audited_rows(s, false);
-    for (std::int32_t i = begin; i < end; ++i)
+    const AuditedRows rows = audited_rows(s, false);
+    for (std::int32_t i = rows.begin; i < rows.end; ++i)
       if (mask.visible.visible_keys(s.row_begin + i) >= kMinAuditedKeys)
         for (int h = 0; h < args.hq; ++h) phase->loss.add(0.0);
   }
@@ -517,9 +519,10 @@ void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args
 
 // Exact attention for some rows of the segment beside the sparse one that args describes (its out
 // and lse are done). all_kept: the plan left nothing out, and what the two log-sums differ by is rounding.
-Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept, bool trial) {
+Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept,
+                                 bool trial, Outcome& outcome) {
   const Timed timed(*this, Verb::account);
-  const auto [begin, end] = audited_rows(s, trial);
+  const auto [begin, end, drawn] = audited_rows(s, trial);
   if (begin == end) return {};
   if (mask.visible.visible_keys(s.row_begin + end - 1) < kMinAuditedKeys) return {};
   lower_dense(mask.visible, s.row_begin + begin, s.row_begin + end, kBlockQ, audit_runs);
@@ -534,8 +537,12 @@ Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const 
   for (int h = 0; h < args.hq; ++h)
     for (std::int32_t i = 0; i < exact.n_rows; ++i) {
       if (mask.visible.visible_keys(s.row_begin + begin + i) < kMinAuditedKeys) continue;
-      phase->loss.add(all_kept ? 0.0 : lost_mass(args.lse[static_cast<std::size_t>(h) * args.n_rows + begin + i],
-                                exact.lse[static_cast<std::size_t>(h) * exact.n_rows + i]));
+      const double lost = all_kept ? 0.0 : lost_mass(args.lse[static_cast<std::size_t>(h) * args.n_rows + begin + i],
+                                                     exact.lse[static_cast<std::size_t>(h) * exact.n_rows + i]);
+      outcome.lost += lost;
+      ++outcome.audited;
+      if (!drawn) continue;
+      phase->loss.add(lost);
       const float* kept = args.out + h * args.out_head + (begin + i) * args.out_row;
       const float* all = exact.out + h * exact.out_head + i * exact.out_row;
       double difference = 0, size = 0;

@@ -86,19 +86,25 @@ struct Session::Impl final : Context {
     const CostModel* costs = nullptr;
   };
   Chosen choose(const AttendCall& c, const MaskEntry& mask, const Segment& s);
-  void tell_chooser(const Chosen& chosen, double density, double lost, std::int64_t audited);
+  // What became of a segment: its density, and lost mass summed over all audited rows, trials included.
+  struct Outcome {
+    double density = 1, lost = 0;
+    std::int64_t audited = 0;
+  };
+  void tell_chooser(const Chosen& chosen, const Outcome& outcome);
   static bool causal(const Visibility& v, const Segment& s);
   Result<Plan> plan(const Method& method, const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
-  // The density of the segment comes back.
-  Result<double> attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
-                                const op::Attend::Args& whole, bool trial);
+  Result<Outcome> attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
+                                 const op::Attend::Args& whole, bool trial);
   Status execute(const op::Attend::Args& args);
-  struct RowRange {
+  struct AuditedRows {
     std::int32_t begin, end;
+    bool drawn;  // by chance: they count in the report
   };
-  RowRange audited_rows(const Segment& s, bool trial);
+  AuditedRows audited_rows(const Segment& s, bool trial);
   void audit_lossless(const MaskEntry& mask, const op::Attend::Args& args);
-  Status audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept, bool trial);
+  Status audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept, bool trial,
+                    Outcome& outcome);
   double kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const;
 
   // Context

@@ -29,6 +29,11 @@ inline std::int64_t causal_blocks(const Grid& g, std::int32_t block_q, std::int3
   return last / block_k + 1;
 }
 
+// The first key block that holds an own key of row block u.
+inline std::int64_t first_own_block(const Grid& g, std::int32_t block_q, std::int32_t block_k, std::int32_t u) {
+  return (g.first_key + std::int64_t{u} * block_q) / block_k;
+}
+
 // Keeps everything the model allows.
 struct Dense {
   bool keeps(const Grid&, std::int32_t, std::int32_t, std::int64_t) const { return true; }

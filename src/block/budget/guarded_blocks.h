@@ -47,7 +47,7 @@ inline GuardedRow guarded_row(const AttentionView& x, const PooledScores& scores
   return {.score = scores.row(h, u),
           .scale = x.scale,
           .blocks = static_cast<std::int32_t>(std::min(scores.key_blocks, causal_blocks(x.grid, block_q, block_k, u))),
-          .own = static_cast<std::int32_t>((x.grid.first_key + std::int64_t{u} * block_q) / block_k),
+          .own = static_cast<std::int32_t>(first_own_block(x.grid, block_q, block_k, u)),
           .call_blocks = static_cast<std::int32_t>(scores.key_blocks),
           .rows_alike = alike.of_rows(h, u),
           .keys_alike = alike.of_keys(h / (x.grid.heads / x.hkv))};

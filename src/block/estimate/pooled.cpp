@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <limits>
 
-
 namespace lacuna::block {
 
 PooledScores pooled_scores(const AttentionView& x, std::int32_t block_q, std::int32_t block_k, Context& context,

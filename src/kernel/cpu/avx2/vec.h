@@ -44,8 +44,9 @@ static inline float largest(F x) {
   return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
 }
 
-// Lane i: bit i of `bits` ? x : other.
 static inline bool none_above(F x, F bound) { return _mm256_movemask_ps(_mm256_cmp_ps(x, bound, _CMP_NLE_UQ)) == 0; }  // NaN is above
+
+// Lane i: bit i of `bits` ? x : other.
 static inline F select(uint32_t bits, F x, F other) {
   const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
   const __m256i on = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), lane), lane);

@@ -36,8 +36,9 @@ static inline F max(F a, F b) { return _mm512_max_ps(a, b); }
 static inline float sum(F x) { return _mm512_reduce_add_ps(x); }
 static inline float largest(F x) { return _mm512_reduce_max_ps(x); }
 
-// Lane i: bit i of `bits` ? x : other.
 static inline bool none_above(F x, F bound) { return _mm512_cmp_ps_mask(x, bound, _CMP_NLE_UQ) == 0; }  // NaN is above
+
+// Lane i: bit i of `bits` ? x : other.
 static inline F select(uint32_t bits, F x, F other) {
   return _mm512_mask_mov_ps(other, static_cast<__mmask16>(bits), x);
 }
