@@ -28,6 +28,7 @@ keep() {
   {
     local command="$*" # as it reads from the tree, wherever the pieces lay
     command=${command//$out/bench\/results\/$processor} command=${command//$build/build\/release}
+    [[ -z ${bin:-} ]] || command=${command//"$bin/"/}
     printf '%s\n' "bench/figures.sh: ${command//$models/models}"
     printf '%s\n\n' "commit $version; $(date -u +%Y-%m-%d); $(nproc) cores, $threads threads; $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)"
   } >"$file"
@@ -73,7 +74,7 @@ for what in "$@"; do
       done | xargs -P "${JOBS:-1}" -L 1 sh -c '"$1" run -m "$2/gemma-3-270m.gguf" -f "$2/texts/long.txt" -n 64 --no-chat \
         -t "$3" --audit sample --method "$4" --json "$5" >/dev/null' run "$build/lacuna" "$models" "$threads"
       keep long long_table "$runs"/*.json
-      sed -i "1s|.*|bench/figures.sh long (lacuna run -m models/gemma-3-270m.gguf -f models/texts/long.txt -n 64 --no-chat --audit sample; ${JOBS:-1} at a time)|" "$out/long.txt"
+      sed -i "1s|.*|LONG_METHODS='$long' bench/figures.sh long (lacuna run -m models/gemma-3-270m.gguf -f models/texts/long.txt -n 64 --no-chat --audit sample; ${JOBS:-1} at a time)|" "$out/long.txt"
       python3 -c 'import json, sys; open(sys.argv[1], "w").write(json.dumps({"runs": [json.load(open(p)) for p in sys.argv[2:]]}, indent=1))' "$out/long.json" "$runs"/*.json
       rm -r "$runs"
       ;;
