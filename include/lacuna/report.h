@@ -30,6 +30,12 @@ struct PhaseReport {
   double seconds[5] = {};                        // estimate budget attend correct account
   LossStats lost;
   double output_error = 0;                       // mean relative L2 error of audited rows
+  // Calls of layers in which the model itself lets rows see only a window of keys, and which therefore stay
+  // dense (Options::windowed): in none of the figures above.
+  struct Windowed {
+    std::int64_t calls = 0;
+    double kv_bytes = 0, seconds = 0;
+  } windowed;
   double density() const { return allowed_pairs > 0 ? attended_pairs / allowed_pairs : 1.0; }
 };
 
@@ -38,6 +44,7 @@ struct Report {
   std::string kernel;   // of op attend, as last used for many rows
   std::string machine;  // features in words
   PhaseReport prefill, decode;  // decode = calls whose segments have one row
+  int windowed_layers = 0;      // layers that stayed dense because the model's own window limits them
   std::string note;     // why a method went dense, last reason; or empty
 };
 

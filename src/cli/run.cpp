@@ -84,6 +84,8 @@ std::string answer(llama_context* context, const RunOptions& o, const std::vecto
   return "";
 }
 
+constexpr const char* kSteps[] = {"estimate", "budget", "attend", "correct", "account"};
+
 // The value at a path of objects, or null when a part of it is missing.
 nlohmann::json at_path(const nlohmann::json& j, std::initializer_list<const char*> path) {
   const nlohmann::json* here = &j;
@@ -115,8 +117,11 @@ Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& repo
   j["ttft_s"] = out.ttft_s > 0 ? Json(out.ttft_s) : Json();
   j["prefill_tok_s"] = out.ttft_s > 0 ? Json(out.prompt_tokens / out.ttft_s) : Json();
   j["decode_tok_s"] = out.decode_s > 0 ? Json(out.decode_steps / out.decode_s) : Json();
-  for (const char* step : {"estimate", "budget", "attend", "correct", "account"})
-    j["attention_s"][step] = sum_of_phases(report, {"attention_s", step});
+  for (const char* step : kSteps) j["attention_s"][step] = sum_of_phases(report, {"attention_s", step});
+  j["attention_s_windowed"] = sum_of_phases(report, {"windowed", "attention_s"});
+  const auto of_writing = at_path(report, {"decode", "attention_s"});
+  for (const char* step : kSteps) j["attention_s_decode"][step] = at_path(of_writing, {step});
+  j["windowed_layers"] = at_path(report, {"windowed_layers"});
   for (const char* phase : {"prefill", "decode"}) {
     const auto calls = at_path(report, {phase, "calls"});
     const bool ran = calls.is_number() && calls.get<double>() > 0;
@@ -126,9 +131,10 @@ Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& repo
     j["lost_mass"][figure] = at_path(report, {"prefill", "lost_mass", figure});
     j["lost_mass_decode"][figure] = at_path(report, {"decode", "lost_mass", figure});
   }
-  const auto read = at_path(report, {"decode", "kv_bytes"});
-  j["kv_bytes_read_per_token"] =
-      read.is_number() && out.decode_steps > 0 ? Json(read.get<double>() / out.decode_steps) : Json();
+  const auto read = at_path(report, {"decode", "kv_bytes"}), windowed = at_path(report, {"decode", "windowed", "kv_bytes"});
+  j["kv_bytes_read_per_token"] = read.is_number() && windowed.is_number() && out.decode_steps > 0
+                                     ? Json((read.get<double>() + windowed.get<double>()) / out.decode_steps)
+                                     : Json();
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   j["peak_rss_bytes"] = static_cast<std::int64_t>(usage.ru_maxrss) * 1024;  // Linux counts KiB
@@ -161,6 +167,8 @@ void print_summary(const Json& j, const Outcome& out, const nlohmann::json& repo
   if (report.is_object()) {
     fmt::print("{} {} of the query-key pairs in the prompt", bold("kept    "), percent(j["density"]["prefill"]));
     if (j["density"]["decode"].is_number()) fmt::print(", {} while writing", percent(j["density"]["decode"]));
+    if (const auto n = j["windowed_layers"]; n.is_number() && n.get<int>() > 0)
+      fmt::print("; {} layers of the model see a window only: dense, counted apart", n.get<int>());
     fmt::print("\n{} {}\n", bold("lost    "), lost_words(j["lost_mass"], "of the attention mass in the prompt"));
     if (out.decode_steps > 0) fmt::print("{} {}\n", bold("        "), lost_words(j["lost_mass_decode"], "while writing"));
     double attention = 0;
@@ -168,6 +176,8 @@ void print_summary(const Json& j, const Outcome& out, const nlohmann::json& repo
     fmt::print("{} {:.2f} s of attention:", bold("spent   "), attention);
     for (const auto& [step, s] : j["attention_s"].items())
       if (s.is_number()) fmt::print(" {} {:.2f}", step, s.get<double>());
+    if (const auto w = j["attention_s_windowed"]; w.is_number() && w.get<double>() > 0)
+      fmt::print("; {:.2f} s in layers with a window", w.get<double>());
     fmt::print("\n");
   }
   fmt::print("{} {} at the peak", bold("memory  "), human_bytes(j["peak_rss_bytes"].get<double>()));

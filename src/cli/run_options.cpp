@@ -27,6 +27,8 @@ void add_run_options(CLI::App& app, RunOptions& o) {
       ->check(CLI::IsMember({"off", "sample", "full"}))->capture_default_str();
   app.add_option("--precision", o.precision, "bf16 matrix units, or split and fp32")
       ->check(CLI::IsMember({"fast", "high"}))->capture_default_str();
+  app.add_option("--windowed", o.windowed, "layers whose rows see a window only: leave them dense, or not")
+      ->check(CLI::IsMember({"dense", "sparse"}))->capture_default_str();
   app.add_option("--kernel", o.kernel, "take this kernel and no other")->type_name("NAME");
   app.add_option("--machine", o.machine, "behave as a lesser machine: none, avx2, avx512, avx512bf16")->type_name("LEVEL");
   app.add_option("--seed", o.seed, "for whatever is drawn at random")->capture_default_str();
@@ -56,7 +58,7 @@ std::vector<std::string> to_arguments(const RunOptions& o) {
   std::vector<std::string> out = {
       "-m", o.model, "-n", std::to_string(o.predict), "-c", std::to_string(o.context),
       "-t", std::to_string(o.threads), "-b", std::to_string(o.batch), "--ubatch-size", std::to_string(o.ubatch),
-      "--audit", o.audit, "--precision", o.precision, "--seed", std::to_string(o.seed),
+      "--audit", o.audit, "--precision", o.precision, "--windowed", o.windowed, "--seed", std::to_string(o.seed),
       "--cache-type-k", o.cache_type_k, "--cache-type-v", o.cache_type_v};
   // One word each (--key=value), so that a value may begin with a dash.
   if (!o.file.empty()) out.push_back("--file=" + o.file);
@@ -69,7 +71,7 @@ std::vector<std::string> to_arguments(const RunOptions& o) {
 }
 
 std::string plugin_text(const RunOptions& o, const std::string& method) {
-  std::string text = fmt::format("{} audit={} precision={} seed={} quiet=1", method, o.audit, o.precision, o.seed);
+  std::string text = fmt::format("{} audit={} precision={} windowed={} seed={} quiet=1", method, o.audit, o.precision, o.windowed, o.seed);
   if (!o.kernel.empty()) text += " kernel=" + o.kernel;
   if (!o.machine.empty()) text += " machine=" + o.machine;
   return text;

@@ -18,6 +18,7 @@ struct RunOptions {
   int batch = 2048, ubatch = 512;                // tokens of a call, of a micro-batch
   std::string audit = "sample";                  // off, sample, full
   std::string precision = "fast";                // fast, high
+  std::string windowed = "dense";                // dense, sparse: layers with a window of the model's own
   std::string kernel, machine;                   // empty = the best there is
   unsigned long long seed = 0;                   // of whatever a method or the audit draws
   std::string cache_type_k = "f16", cache_type_v = "f16";

@@ -32,6 +32,8 @@ usage: lacuna serve -m MODEL.gguf [options] [--] [llama-server's options]
                               (default: sample)
   --precision {fast,high}     bf16 matrix units, or split and fp32
                               (default: fast)
+  --windowed {dense,sparse}   layers whose rows see a window only: leave them
+                              dense, or not (default: dense)
   -h, --help                  show this, then what llama-server takes
 
 Every other option goes to llama-server untouched; behind -- all of them do.
@@ -39,7 +41,7 @@ When the server ends, one line on stderr says what was kept and lost.
 )";
 
 struct ServeOptions {
-  std::string method = "dense", audit = "sample", precision = "fast";
+  std::string method = "dense", audit = "sample", precision = "fast", windowed = "dense";
   bool help = false;
   std::vector<std::string> rest;  // llama-server's
 };
@@ -53,7 +55,8 @@ std::string parse(int argc, char** argv, ServeOptions& o) {
   };
   const std::vector<Ours> ours = {{"--method", &o.method, {}},
                                   {"--audit", &o.audit, {"off", "sample", "full"}},
-                                  {"--precision", &o.precision, {"fast", "high"}}};
+                                  {"--precision", &o.precision, {"fast", "high"}},
+                                  {"--windowed", &o.windowed, {"dense", "sparse"}}};
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
     if (word == "--") {
@@ -134,8 +137,8 @@ int verb_serve(int argc, char** argv) {
     note("-fa off: llama.cpp then does the attention itself; leave it out, Lacuna takes flash attention only");
   for (const char* name : {"LACUNA", "GGML_BACKEND_PATH"})
     if (const char* value = std::getenv(name); value && *value)
-      note(fmt::format("{}='{}' of the environment is replaced; serve takes --method, --audit and --precision", name, one_line(value, 80)));
-  setenv("LACUNA", fmt::format("{} audit={} precision={}", o.method, o.audit, o.precision).c_str(), 1);
+      note(fmt::format("{}='{}' of the environment is replaced; serve takes --method, --audit, --precision and --windowed", name, one_line(value, 80)));
+  setenv("LACUNA", fmt::format("{} audit={} precision={} windowed={}", o.method, o.audit, o.precision, o.windowed).c_str(), 1);
   setenv("GGML_BACKEND_PATH", plugin.c_str(), 1);
   return become(server, o.rest);
 }

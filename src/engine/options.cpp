@@ -31,6 +31,9 @@ Status set(Options& o, std::string_view key, std::string_view value, const std::
     if (!whole_number(value, o.seed)) return bad_argument(fmt::format("seed: got '{}', need a whole number, 0 or more", value));
   } else if (key == "threads") {
     if (!whole_number(value, o.threads)) return bad_argument(fmt::format("threads: got '{}', need a whole number, 0 = one per core", value));
+  } else if (key == "windowed") {
+    if (value != "dense" && value != "sparse") return bad_argument(fmt::format("windowed: got '{}', need dense or sparse", value));
+    o.windowed = value == "sparse";
   } else if (key == "calibrate") {
     if (value != "0" && value != "1") return bad_argument(fmt::format("calibrate: got '{}', need 0 or 1", value));
     o.calibrate = value == "1";
@@ -39,7 +42,7 @@ Status set(Options& o, std::string_view key, std::string_view value, const std::
   } else if (key == "machine") {
     o.machine = value;
   } else {
-    std::vector<std::string> keys = {"precision", "audit", "seed", "threads", "kernel", "machine", "calibrate"};
+    std::vector<std::string> keys = {"precision", "audit", "seed", "threads", "kernel", "machine", "windowed", "calibrate"};
     keys.insert(keys.end(), others.begin(), others.end());
     const std::string near = nearest(key, keys);
     return unknown_name(fmt::format("unknown option '{}'{}; there are {}", key,

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a session has to say at the end.
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 #include "engine/session.h"
@@ -24,6 +26,7 @@ nlohmann::json as_json(const PhaseReport& r) {
           {"kv_bytes", r.kv_bytes},
           {"attention_s", seconds},
           {"output_error", r.output_error},
+          {"windowed", {{"calls", r.windowed.calls}, {"kv_bytes", r.windowed.kv_bytes}, {"attention_s", r.windowed.seconds}}},
           {"lost_mass", {{"mean", r.lost.mean}, {"p95", r.lost.p95}, {"max", r.lost.max}, {"rows", r.lost.rows}}}};
 }
 
@@ -37,6 +40,7 @@ Report Session::report() const {
   r.machine = describe(s.have);
   r.prefill = finished(s.prefill);
   r.decode = finished(s.decode);
+  r.windowed_layers = static_cast<int>(std::count(s.windowed_layers.begin(), s.windowed_layers.end(), true));
   r.note = s.chooser && s.unfit.empty() ? s.chooser->summary() : s.note;
   if (r.note.empty() && !(s.have & kAvx2)) r.note = "no AVX2: the slow reference computes attention";
   return r;
@@ -47,6 +51,7 @@ std::string Session::report_json() const {
   return nlohmann::json{{"method", r.method},        {"kernel", r.kernel},
                         {"machine", r.machine},      {"prefill", as_json(r.prefill)},
                         {"decode", as_json(r.decode)}, {"note", r.note},
+                        {"windowed_layers", r.windowed_layers},
                         {"session_bytes", own_bytes()}}
       .dump();
 }

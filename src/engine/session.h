@@ -93,6 +93,8 @@ struct Session::Impl final : Context {
   };
   void tell_chooser(const Chosen& chosen, const Outcome& outcome);
   static bool causal(const Visibility& v, const Segment& s);
+  bool windowed(const AttendCall& c, const MaskEntry& mask);
+  Status attend_windowed(op::Attend::Args& args, const MaskEntry& mask, const AttendCall& c);
   Result<Plan> plan(const Method& method, const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
   Result<Outcome> attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
                                  const op::Attend::Args& whole, bool trial);
@@ -119,6 +121,7 @@ struct Session::Impl final : Context {
   std::vector<double> rope_bases;  // of the layers seen, each once
   int last_layer = -1;
   bool all_layers_seen = false;
+  std::vector<bool> windowed_layers;  // by layer, once a call showed it
   std::unique_ptr<Calibrator> calibrator;  // set: all runs dense, and it watches
   ModelFacts seen;                         // by the calibrator
   Features have = 0;

@@ -150,6 +150,7 @@ void expect_kept_dressed(const std::string& spec, const Problem& p, int rows, co
   options.method = spec;
   options.precision = x.precision;
   options.threads = 1;
+  options.windowed = true;
   auto session = Session::open(options);
   ASSERT_TRUE(session.ok()) << session.error().what;
   PackedTensor packed_k(PackedTensor::Role::key, x.type, n, p.s.hkv, p.s.d, x.precision, {}, {},

@@ -111,6 +111,7 @@ void check_case(std::uint64_t seed) {
   s.method = std::make_unique<AnyPlan>(d, given);
   s.options.precision = d.flip() ? Precision::fast : Precision::high;
   s.options.audit = d.below(4) == 0 ? Audit::full : Audit::off;
+  s.options.windowed = true;  // any mask is drawn, windows too
   bool known = true;
   s.have = mask_features(detect_features(), machine, &known);
   s.own_pool = make_thread_pool(1 + d.below(3));

@@ -27,10 +27,13 @@ with tempfile.TemporaryDirectory() as folder:
                f"streamingllm:sink={SINK}:window={WINDOW} audit=sample report={report}")
     n = int(re.search(r"prompt eval time =.*?/\s+(\d+) tokens", text)[1])
     check(n >= LONG, f"the text has {n} tokens, need {LONG}")
-    seen = read_report(report)["prefill"]
-    sliding = sum(min(i, SLIDING) for i in range(1, n + 1))
-    kept = GLOBAL * sum(min(i, SINK + WINDOW) for i in range(1, n + 1)) + (LAYERS - GLOBAL) * sliding
-    density = kept / (GLOBAL * n * (n + 1) / 2 + (LAYERS - GLOBAL) * sliding)
+    seen = read_report(report)
+    check(seen["windowed_layers"] == LAYERS - GLOBAL, f"{seen['windowed_layers']} layers are said to see a window")
+    seen = seen["prefill"]
+    # Sliding layers are dense and counted apart from the second micro-batch on: the first fills no more than a window.
+    first = (LAYERS - GLOBAL) * SLIDING * (SLIDING + 1) / 2
+    kept = GLOBAL * sum(min(i, SINK + WINDOW) for i in range(1, n + 1)) + first
+    density = kept / (GLOBAL * n * (n + 1) / 2 + first)
     print(f"{n} tokens: density {seen['density']:.5f}, counted {density:.5f}; lost mass {seen['lost_mass']}")
     check(abs(seen["density"] / density - 1) < 1e-3, f"density {seen['density']:.5f}, need {density:.5f}")
-    check(0 < seen["lost_mass"]["mean"] < 0.5 and seen["lost_mass"]["rows"] > 1000, f"lost mass {seen['lost_mass']}")
+    check(0 < seen["lost_mass"]["mean"] < 0.5 and seen["lost_mass"]["rows"] > 500, f"lost mass {seen['lost_mass']}")

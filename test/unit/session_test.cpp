@@ -197,6 +197,45 @@ TEST(Session, AnyNumberOfThreadsGivesTheSameBits) {
     }
 }
 
+// A mask of the model's own: row i sees the `window` cells up to its own, the last of which is the last cell.
+std::vector<std::uint16_t> window_mask(int rows, int cells, int window) {
+  std::vector<std::uint16_t> mask(static_cast<std::size_t>(rows * cells), float_to_half(-INFINITY));
+  for (int i = 0; i < rows; ++i)
+    for (int own = cells - rows + i, j = std::max(0, own - window + 1); j <= own; ++j) mask[static_cast<std::size_t>(i * cells + j)] = 0;
+  return mask;
+}
+
+TEST(SessionWindowed, LayersWithAWindowOfTheModelsOwnStayDense) {
+  if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2: nothing is left out";
+  const auto mask = window_mask(64, 700, 400), one_row = window_mask(1, 700, 400), open = window_mask(64, 700, 700);
+  for (const bool sparse : {false, true}) {
+    auto options = parse_options(sparse ? "streamingllm:sink=4:window=60 audit=full windowed=sparse" : "streamingllm:sink=4:window=60 audit=full");
+    ASSERT_TRUE(options.ok());
+    auto s = Session::open(options.value());
+    Call prompt(64, 700, Dtype::f16), want(64, 700, Dtype::f16), token(1, 700, Dtype::f16), whole(64, 700, Dtype::f16);
+    const auto attend = [&](Session& by, Call& call, int layer, const std::vector<std::uint16_t>& m) {
+      call.c.layer = layer;
+      call.c.mask = {.data = m.data(), .row_stride = 700};
+      return by.attend(call.c).ok();
+    };
+    ASSERT_TRUE(attend(*s.value(), prompt, 1, mask));     // says that layer 1 has one,
+    ASSERT_TRUE(attend(*s.value(), token, 1, one_row));   // which a single row does not
+    ASSERT_TRUE(attend(*s.value(), whole, 2, open));
+    const Report r = s.value()->report();
+    EXPECT_EQ(r.windowed_layers, sparse ? 0 : 1);
+    EXPECT_EQ(r.prefill.windowed.calls, sparse ? 0 : 1);
+    EXPECT_EQ(r.decode.windowed.calls, sparse ? 0 : 1);
+    EXPECT_EQ(r.prefill.calls, sparse ? 2 : 1);
+    EXPECT_EQ(r.decode.calls, sparse ? 1 : 0);
+    EXPECT_EQ(r.prefill.lost.rows, (sparse ? 2 : 1) * 64 * Call::kHq);
+    EXPECT_LT(r.prefill.density(), 0.5);  // of what is counted
+    EXPECT_EQ(r.prefill.windowed.kv_bytes > 0, !sparse);
+    auto dense = Session::open({});
+    ASSERT_TRUE(attend(*dense.value(), want, 1, mask));
+    EXPECT_EQ(prompt.out == want.out, !sparse);
+  }
+}
+
 LossStats lost_in_decode(Audit audit, int repeats) {
   // 280 keys fit the window: those calls leave nothing out. Of 600, more than half are left out.
   Call all(1, 280, Dtype::f16), some(1, 600, Dtype::f16);
