@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <span>
 #include <variant>
@@ -39,10 +40,12 @@ inline void candidate_words(const AttentionView& x, const Pattern* pattern, std:
 inline void append_cells(std::span<const std::uint32_t> words, std::vector<Range>& out) {
   const std::size_t list = out.size();
   for (std::size_t t = 0; t < words.size(); ++t)
-    for (std::uint32_t bits = words[t]; bits; bits &= bits - 1) {
-      const auto cell = static_cast<std::int32_t>(t * kTileKeys) + __builtin_ctz(bits);
-      if (out.size() > list && out.back().end == cell) ++out.back().end;
-      else out.push_back({cell, cell + 1});
+    for (std::uint64_t bits = words[t]; bits;) {
+      const int from = std::countr_zero(bits), to = from + std::countr_one(bits >> from);
+      const auto base = static_cast<std::int32_t>(t * kTileKeys);
+      if (out.size() > list && out.back().end == base + from) out.back().end = base + to;
+      else out.push_back({base + from, base + to});
+      bits = bits >> to << to;
     }
 }
 

@@ -13,7 +13,10 @@ namespace lacuna::block {
 
 inline float fast_exp(float x) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-  const float t = (x > -87.0f ? x : -87.0f) * 1.44269504f;
+  // max(x, -87) in integers: of a choice between floats g++ makes a branch, and the loop stays scalar.
+  const std::uint32_t under = 0u - static_cast<std::uint32_t>(!(x > -87.0f));
+  const std::uint32_t end = std::bit_cast<std::uint32_t>(-87.0f) & under;
+  const float t = std::bit_cast<float>((std::bit_cast<std::uint32_t>(x) & ~under) | end) * 1.44269504f;
   const float shifted = t + kRound;
   const float f = t - (shifted - kRound);
   float p = 0.0013333558f;

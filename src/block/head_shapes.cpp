@@ -36,13 +36,13 @@ Ranges stripes_of(const AttentionView& x, std::span<const HeadShape> shapes, con
   const std::int32_t row_blocks = (x.grid.n_rows + kShapeBlock - 1) / kShapeBlock;
   std::vector<std::vector<Range>> lists(static_cast<std::size_t>(x.grid.heads * row_blocks));
   const auto workers = static_cast<std::size_t>(context.threads().workers());
-  auto* work = context.scratch_as<Weighted>(kWorkSlot, workers * static_cast<std::size_t>(n));
+  auto* work = context.scratch_as<float>(kWorkSlot, workers * static_cast<std::size_t>(n));
   auto* kept = context.scratch_as<std::int32_t>(kKeptSlot, workers * 2 * static_cast<std::size_t>(n));
   context.threads().each(x.grid.heads, [&](int h, int worker) {
     const HeadShape& shape = shapes[static_cast<std::size_t>(h)];
     if (shape.kind != HeadKind::vertical_slash) return;
     std::int32_t *cols = kept + std::int64_t{worker} * 2 * n, *dists = cols + n;
-    Weighted* w = work + std::int64_t{worker} * n;
+    float* w = work + std::int64_t{worker} * n;
     const std::int64_t at = std::int64_t{h} * n;
     const auto n_cols = top_count(sums.vertical + at, n, capped(lines.sink), capped(shape.columns), w, cols);
     const auto n_dists = top_count(sums.slash + at, n, capped(lines.window), capped(shape.reach), w, dists);
@@ -53,7 +53,7 @@ Ranges stripes_of(const AttentionView& x, std::span<const HeadShape> shapes, con
   return join_ranges(x.grid, kShapeBlock, x.grid.heads, lists);
 }
 
-std::int32_t best_blocks(const Grid& g, const HeadShape& shape, const float* score, std::int32_t u, Weighted* work,
+std::int32_t best_blocks(const Grid& g, const HeadShape& shape, const float* score, std::int32_t u, float* work,
                          std::int32_t* kept) {
   const auto all = static_cast<std::int32_t>(causal_blocks(g, kShapeBlock, kShapeBlock, u));
   const auto own = static_cast<std::int32_t>(first_own_block(g, kShapeBlock, kShapeBlock, u));
@@ -78,7 +78,7 @@ BlockMap blocks_of(const AttentionView& x, std::span<const HeadShape> shapes, Co
                .n_keys = x.grid.n_keys,
                .row_ptr = {},
                .cols = {}};
-  std::vector<Weighted> work(static_cast<std::size_t>(scores.key_blocks));
+  std::vector<float> work(static_cast<std::size_t>(scores.key_blocks));
   std::vector<std::int32_t> kept(work.size());
   for (std::int32_t h = 0; h < x.grid.heads; ++h) {
     const HeadShape& shape = shapes[static_cast<std::size_t>(h)];

@@ -40,7 +40,7 @@ BlockMap blocks_of(const AttentionView& x, std::span<const HeadShape> shapes, Co
 
 // The blocks of row block u by their scores [key blocks], ascending in `kept`; both have room for all of
 // them. Returns how many.
-std::int32_t best_blocks(const Grid& g, const HeadShape& shape, const float* score, std::int32_t u, Weighted* work,
+std::int32_t best_blocks(const Grid& g, const HeadShape& shape, const float* score, std::int32_t u, float* work,
                          std::int32_t* kept);
 
 }  // namespace lacuna::block

@@ -9,8 +9,9 @@
 
 namespace lacuna::block {
 
-// Independent partial results: what lets plain float loops vectorise.
-constexpr int kLanes = 16;
+// Independent partial results: what lets plain float loops vectorise. Fewer, and g++ unrolls the lanes
+// before it comes to that.
+constexpr int kLanes = 32;
 
 inline float max_of(const float* x, std::int64_t n) {
   float lane[kLanes], best = x[0];
@@ -23,9 +24,14 @@ inline float max_of(const float* x, std::int64_t n) {
   return best;
 }
 
+// x becomes exp((x - top) * factor).
+inline void exp_terms(float* x, std::int64_t n, float top, float factor) {
+  for (std::int64_t i = 0; i < n; ++i) x[i] = fast_exp((x[i] - top) * factor);
+}
+
 // Sum of exp((x - top) * factor); x is overwritten by the terms.
 inline float sum_exp(float* x, std::int64_t n, float top, float factor) {
-  for (std::int64_t i = 0; i < n; ++i) x[i] = fast_exp((x[i] - top) * factor);
+  exp_terms(x, n, top, factor);
   float lane[4] = {}, sum = 0;
   std::int64_t i = 0;
   for (; i + 4 <= n; i += 4)

@@ -57,7 +57,7 @@ inline GuardedRow guarded_row(const AttentionView& x, const PooledScores& scores
 struct GuardWork {
   std::vector<float> p;
   std::vector<std::int32_t> trusted, kept;
-  std::vector<Weighted> work;
+  std::vector<float> work;
 };
 
 // Sets set[b] to 1 for every kept block, to 0 for the others below row.blocks.

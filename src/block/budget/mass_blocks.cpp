@@ -20,7 +20,7 @@ BlockMap keep_mass(const MassBlocks& m, const float* score, Context& context) {
   const std::int32_t lists = g.heads * row_blocks;
   auto* kept = context.scratch_as<std::int32_t>(kKeptSlot, static_cast<std::size_t>(lists) * key_blocks);
   auto* count = context.scratch_as<std::int32_t>(kCountSlot, static_cast<std::size_t>(lists));
-  auto* work = context.scratch_as<Weighted>(kWorkSlot, static_cast<std::size_t>(context.threads().workers()) * key_blocks);
+  auto* work = context.scratch_as<float>(kWorkSlot, static_cast<std::size_t>(context.threads().workers()) * key_blocks);
   const auto sinks = static_cast<std::int32_t>(std::min<std::int64_t>((m.sink + m.block - 1) / m.block, key_blocks));
 
   context.threads().each(lists, [&](int task, int worker) {

@@ -46,7 +46,7 @@ TEST(TopMass, EqualsSortingForEveryModeAndForcedPart) {
     const auto last = n - static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(std::min(n, 3) + 1)));
     const double mass = static_cast<double>(1 + rng.below(64)) / 64;
     for (TopMass mode : {TopMass::reach, TopMass::within}) {
-      std::vector<Weighted> work(static_cast<std::size_t>(n) + 1);
+      std::vector<float> work(static_cast<std::size_t>(n) + 1);
       std::vector<std::int32_t> kept(static_cast<std::size_t>(n) + 1, -7);
       kept.resize(static_cast<std::size_t>(top_mass(s.data(), n, first, last, mass, mode, work.data(), kept.data())));
       ASSERT_EQ(kept, by_sorting(s, first, last, mass, mode)) << "round " << round << " n=" << n << " mass=" << mass;

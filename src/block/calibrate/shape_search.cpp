@@ -189,7 +189,7 @@ void ShapeSearch::judge(const Call& call, std::int32_t head, float* score, std::
           .reach = static_cast<std::int64_t>(c.reach),
           .share = shares ? static_cast<double>(call.budget) / static_cast<double>(call.visible) : 0.0};
       if (shares ? shape.share >= 1 : shape.reach >= call.pooled.key_blocks) continue;
-      std::vector<Weighted> work(static_cast<std::size_t>(call.pooled.key_blocks));
+      std::vector<float> work(static_cast<std::size_t>(call.pooled.key_blocks));
       std::vector<std::int32_t> list(work.size());
       count(t, 0, shares ? shape.share : c.reach, [&](std::int32_t i, std::int32_t u) {
         const std::int32_t blocks = best_blocks(g, shape, call.pooled.row(head, u), u, work.data(), list.data());

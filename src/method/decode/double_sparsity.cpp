@@ -142,7 +142,6 @@ class DoubleSparsity final : public Method {
     const std::int64_t count = budget > 0 ? budget : std::max<std::int64_t>(256, static_cast<std::int64_t>(keep * static_cast<double>(x.grid.n_keys)));
     if (count >= x.grid.n_keys) return dense_plan(fmt::format("double-sparsity: {} keys, within the budget", x.grid.n_keys));
 
-    const auto n = static_cast<std::int32_t>(x.cells.n);
     op::LabelScores::Args a;
     {
       const Timed timed(context, Verb::estimate);
@@ -156,18 +155,19 @@ class DoubleSparsity final : public Method {
     const std::int32_t lists = share ? x.hkv : x.grid.heads, group = x.grid.heads / lists;
     const auto tiles = static_cast<std::size_t>(x.cells.visible_row);
     std::vector<std::uint32_t> kept(tiles * static_cast<std::size_t>(lists), 0u);
-    auto* work = context.scratch_as<block::Weighted>(block::kWorkSlot, static_cast<std::size_t>(context.threads().workers()) * x.cells.n);
-    auto* list = context.scratch_as<std::int32_t>(block::kKeptSlot, static_cast<std::size_t>(context.threads().workers()) * x.cells.n);
+    const auto n = static_cast<std::int32_t>(tiles * kTileKeys);  // past the last cell: -infinity
+    const auto most = static_cast<std::int32_t>(std::min<std::int64_t>(count, n));
+    const auto workers = static_cast<std::size_t>(context.threads().workers());
+    auto* work = context.scratch_as<float>(block::kWorkSlot, workers * tiles * kTileKeys);
     context.threads().each(lists, [&](int l, int worker) {
       float* score = a.score + std::int64_t{l} * group * a.score_head;
       for (std::int32_t h = 1; h < group; ++h)
         for (std::int32_t c = 0; c < n; ++c) score[c] += score[h * a.score_head + c];
-      std::int32_t* cells = list + std::int64_t{worker} * n;
-      const std::int32_t taken = block::top_count(score, n, 0, static_cast<std::int32_t>(std::min<std::int64_t>(count, n)),
-                                                  work + std::int64_t{worker} * n, cells);
-      for (std::int32_t i = 0; i < taken; ++i)
-        if (score[cells[i]] > -std::numeric_limits<float>::infinity())
-          kept[tiles * static_cast<std::size_t>(l) + static_cast<std::size_t>(cells[i] / kTileKeys)] |= 1u << (cells[i] % kTileKeys);
+      const block::CountRule rule{.count = most};
+      block::Threshold end = block::threshold(score, n, rule, work + std::int64_t{worker} * n);
+      if (end.value == -std::numeric_limits<float>::infinity()) end.equal = 0;  // what this row does not see
+      for (std::size_t t = 0; t < tiles; ++t)
+        kept[tiles * static_cast<std::size_t>(l) + t] = block::take_tile(score + t * kTileKeys, end);
     });
     Ranges out{.of = Ranges::Of::cells, .heads = lists, .block_q = 1, .n_rows = 1, .n = x.cells.n, .row_ptr = {}, .ranges = {}};
     for (std::int32_t l = 0; l < lists; ++l) {

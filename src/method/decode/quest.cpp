@@ -102,7 +102,7 @@ class Quest final : public Method {
     }
     const Timed timed(context, Verb::budget);
     const auto own = static_cast<std::int32_t>(x.cells.own / page);
-    auto* work = context.scratch_as<block::Weighted>(block::kWorkSlot, static_cast<std::size_t>(pages));
+    auto* work = context.scratch_as<float>(block::kWorkSlot, static_cast<std::size_t>(pages));
     auto* kept = context.scratch_as<std::int32_t>(block::kKeptSlot, static_cast<std::size_t>(pages) + 1);
     Ranges out{.of = Ranges::Of::cells, .heads = lists, .block_q = 1, .n_rows = 1, .n = x.cells.n, .row_ptr = {}, .ranges = {}};
     for (std::int32_t l = 0; l < lists; ++l) {

@@ -33,8 +33,8 @@ constexpr Card kCard{
     .summary = "Prunes a selector's keys to those that carry the mass, by 4-bit keys.",
     .notes =
         "Wraps any method; with dense the candidates are all keys. Only decoded tokens are pruned: a prompt is the base's. "
-        "The share of the mass is found exactly, by halving around the median instead of bisecting the threshold; equal "
-        "estimates stay or go together, as there. Weights of the output always come from the keys themselves. A group of "
+        "The share of the mass is found exactly, by a histogram of the weights instead of bisecting the threshold; "
+        "equal estimates stay or go together, as there. Weights of the output always come from the keys themselves. A group of "
         "query heads attends to the union of what its heads keep. Soft-caps and biases of the model do not enter the "
         "estimate. Preset paper: mass 0.85 (LongChat; 0.95 for models of Llama 3.1's class). Preset auto, not yet tuned on a model: mass 0.98.",
     .shares_list_in_group = true,
@@ -75,17 +75,20 @@ class Twilight final : public Wrapper {
     if (!x.cells.side.int4.data) return base;  // this cache keeps no 4-bit keys: the base's choice stands
     const auto tiles = static_cast<std::size_t>(x.cells.visible_row);
     const std::int32_t group = x.grid.heads / x.hkv;
-    std::vector<std::uint32_t> candidates(tiles * static_cast<std::size_t>(x.grid.heads));
+    const std::size_t words_of_all = tiles * static_cast<std::size_t>(x.grid.heads);
+    auto* candidates = context.scratch_as<std::uint32_t>(block::kKeptSlot, words_of_all);
     op::Int4Scores::Args a;
     {
       const Timed timed(context, Verb::estimate);
       for (std::int32_t h = 0; h < x.grid.heads; ++h) {
         const Route r = from.route(h);
-        const std::span<std::uint32_t> words{candidates.data() + tiles * static_cast<std::size_t>(h), tiles};
-        if (r != kRouteOff) block::candidate_words(x, r == kRouteFull ? nullptr : &from.patterns[static_cast<std::size_t>(r)], h, words);
+        const std::span<std::uint32_t> words{candidates + tiles * static_cast<std::size_t>(h), tiles};
+        const Pattern* some = r == kRouteFull || r == kRouteOff ? nullptr : &from.patterns[static_cast<std::size_t>(r)];
+        if (r == kRouteOff) std::fill(words.begin(), words.end(), 0u);
+        else block::candidate_words(x, some, h, words);
       }
       x.ask(a);
-      a.visible = candidates.data();
+      a.visible = candidates;
       a.visible_head = static_cast<std::int64_t>(tiles);
       a.keys = x.cells.side.int4;
       a.score_row = a.score_head = static_cast<std::int64_t>(tiles) * kTileKeys;
@@ -94,10 +97,13 @@ class Twilight final : public Wrapper {
     }
     const Timed timed(context, Verb::budget);
     std::vector<std::uint32_t> kept(tiles * static_cast<std::size_t>(x.hkv), 0u);
-    context.threads().each(x.hkv, [&](int g, int) {
+    const std::size_t row = tiles * kTileKeys, workers = static_cast<std::size_t>(context.threads().workers());
+    auto* work = context.scratch_as<float>(block::kWorkSlot, workers * row);
+    context.threads().each(x.hkv, [&](int g, int worker) {
       for (std::int32_t h = g * group; h < (g + 1) * group; ++h)
-        prune(a.score + h * a.score_head, x.scale, {candidates.data() + tiles * static_cast<std::size_t>(h), tiles},
-              {kept.data() + tiles * static_cast<std::size_t>(g), tiles});
+        prune(a.score + h * a.score_head, x.scale, {candidates + tiles * static_cast<std::size_t>(h), tiles},
+              {kept.data() + tiles * static_cast<std::size_t>(g), tiles},
+              work + static_cast<std::size_t>(worker) * row);
     });
     Ranges out{.of = Ranges::Of::cells, .heads = x.hkv, .block_q = 1, .n_rows = 1, .n = x.cells.n, .row_ptr = {}, .ranges = {}};
     for (std::int32_t g = 0; g < x.hkv; ++g) {
@@ -109,30 +115,33 @@ class Twilight final : public Wrapper {
   }
 
  private:
-  // Adds to `kept` the candidates that carry the mass of one head's estimate.
-  void prune(const float* score, float scale, std::span<const std::uint32_t> candidates, std::span<std::uint32_t> kept) const {
-    std::vector<float> p;
-    std::vector<std::int32_t> cell;
-    for (std::size_t t = 0; t < candidates.size(); ++t)
-      for (std::uint32_t bits = candidates[t]; bits; bits &= bits - 1) {
-        cell.push_back(static_cast<std::int32_t>(t * kTileKeys) + __builtin_ctz(bits));
-        p.push_back(score[cell.back()]);
-      }
-    if (p.empty()) return;
-    const auto n = static_cast<std::int32_t>(p.size());
-    const auto keep = [&](std::int32_t i) { kept[static_cast<std::size_t>(cell[static_cast<std::size_t>(i)] / kTileKeys)] |= 1u << (cell[static_cast<std::size_t>(i)] % kTileKeys); };
-    if (*std::max_element(p.begin(), p.end()) == std::numeric_limits<float>::infinity()) {  // cannot be judged: all stay
-      for (std::int32_t i = 0; i < n; ++i) keep(i);
-      return;
+  // Adds to `kept` the candidates that carry the mass of one head's estimate. The tiles that have any
+  // move together in `score`, which is overwritten; `work` has room for a row of it.
+  void prune(float* score, float scale, std::span<const std::uint32_t> candidates, std::span<std::uint32_t> kept,
+             float* work) const {
+    std::int32_t n = 0;
+    for (std::size_t t = 0; t < candidates.size(); ++t) {
+      if (!candidates[t]) continue;
+      if (score + n != score + t * kTileKeys) std::copy_n(score + t * kTileKeys, kTileKeys, score + n);
+      n += kTileKeys;
     }
-    block::softmax(p.data(), n, scale);
-    std::vector<block::Weighted> work(p.size());
-    std::vector<std::int32_t> list(p.size());
-    const std::int32_t taken = block::top_mass(p.data(), n, 0, n, mass, block::TopMass::reach, work.data(), list.data());
-    float least = 1.0f;
-    for (std::int32_t i = 0; i < taken; ++i) least = std::min(least, p[static_cast<std::size_t>(list[static_cast<std::size_t>(i)])]);
-    for (std::int32_t i = 0; i < n; ++i)
-      if (p[static_cast<std::size_t>(i)] >= least) keep(i);
+    if (n == 0) return;
+    const float top = block::max_of(score, n);
+    block::Threshold end;
+    if (top == std::numeric_limits<float>::infinity()) {  // cannot be judged: all stay
+      end = {-top, n};
+      std::fill(score, score + n, 0.0f);
+    } else {
+      // Not divided by their sum: the rule knows it. Cells that are no candidates are -infinity and weigh 1e-38.
+      block::exp_terms(score, n, top, scale);
+      end = block::threshold(score, n, block::MassRule{.top = block::order_of(1.0f), .mass = mass}, work);
+      if (end.equal > 0) end.equal = n;  // equal estimates stay together
+    }
+    for (std::size_t t = 0; t < candidates.size(); ++t)
+      if (candidates[t]) {
+        kept[t] |= candidates[t] & block::take_tile(score, end);
+        score += kTileKeys;
+      }
   }
 };
 

@@ -129,7 +129,7 @@ class FlexPrefill final : public Method {
 
  private:
   // Entries, in descending order, whose sums stay within the mass target, and one.
-  std::int64_t covering(const float* x, std::int32_t n, block::Weighted* work, std::int32_t* list) const {
+  std::int64_t covering(const float* x, std::int32_t n, float* work, std::int32_t* list) const {
     return 1 + block::top_mass(x, n, 0, n, mass, block::TopMass::within, work, list);
   }
 
@@ -139,7 +139,7 @@ class FlexPrefill final : public Method {
     const std::int64_t n = g.n_keys, key_blocks = (n + block - 1) / block, row_blocks = (g.n_rows + block - 1) / block;
     const std::int64_t most = std::min(key_blocks, max_budget > 0 ? std::max<std::int64_t>(1, max_budget / block) : key_blocks);
     const std::int64_t least = std::min(most, std::max<std::int64_t>(1, (min_budget > 0 ? min_budget : n / 16) / block));
-    std::vector<block::Weighted> work(static_cast<std::size_t>(n));
+    std::vector<float> work(static_cast<std::size_t>(n));
     std::vector<std::int32_t> list(static_cast<std::size_t>(n));
     // The blocks of a line's largest sums; they stand in `list`.
     const auto largest = [&](const float* line) {
@@ -206,7 +206,7 @@ class FlexPrefill final : public Method {
       std::copy(scores.row(h, u), scores.row(h, u) + all, to);
       block::softmax(to, all, x.scale);
     }
-    std::vector<block::Weighted> work(size);
+    std::vector<float> work(size);
     std::vector<std::int32_t> list(size);
     const std::int32_t n = block::top_mass(flat.data(), static_cast<std::int32_t>(size), 0, static_cast<std::int32_t>(size), mass,
                                            block::TopMass::within, work.data(), list.data());
