@@ -33,12 +33,13 @@ MAX_LOSS = 0.01
 SETS = {"smollm2": ("smollm2-135m-instruct.gguf", "demo.txt", [256, 512, 1024, 2048, 4096, 7000]),
         "gemma": ("gemma-3-270m.gguf", "long.txt", [2048, 4096, 8192, 16384, 26000])}
 
-# Each method from narrow to wide; the first is its preset. PROFILE: as calibrated on another text.
+# Each method from narrow to wide; the first is its preset. PROFILE: as calibrated on another text. STUDY, a regular
+# expression, takes only the specs in which it is found.
 PREFILL = {
     "streamingllm": ["", "window=4096"],
     "trianglemix": [""],
     "xattention": ["", "mass=0.9:block=128", "mass=0.99", "mass=0.995", "mass=0.998", "mass=0.9995"],
-    "minference": ["", "keep=0.4", "keep=0.6", "keep=0.8", "PROFILE", "PROFILE:keep=0.5"],
+    "minference": ["", "keep=0.4", "keep=0.6", "keep=0.8", "PROFILE"],
     "flexprefill": ["", "mass=0.99", "mass=0.997", "mass=0.999"],
     "spargeattn": ["", "mass=0.98", "mass=0.99", "mass=0.998", "PROFILE"],
 }
@@ -100,8 +101,7 @@ def calibrated(which, slug, folder):
             text.write_text("".join(pathlib.Path(p).read_text() for p in sorted(glob.glob("/usr/share/common-licenses/*-[0-9]*"))
                                     if not pathlib.Path(p).is_symlink()))
     profile = folder / f"{which}-{slug}.json"
-    limit = {"minference": 8192, "spargeattn": 16384}.get(slug, 8192)
-    lacuna("calibrate", slug, "-m", MODELS / SETS[which][0], "-f", text, "-o", profile, "-t", THREADS, "--max-tokens", limit)
+    lacuna("calibrate", slug, "-m", MODELS / SETS[which][0], "-f", text, "-o", profile, "-t", THREADS, "--max-tokens", 8192)
     return profile
 
 
@@ -118,7 +118,8 @@ def methods(which):
     text = MODELS / "texts" / SETS[which][1]
     with tempfile.TemporaryDirectory() as name, concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
         folder = pathlib.Path(name)
-        slugs = [slug for table in (PREFILL, DECODE) for slug, specs in table.items() if any("PROFILE" in s for s in specs)]
+        slugs = [slug for table in (PREFILL, DECODE) for slug, specs in table.items()
+                 if any("PROFILE" in s and re.search(os.environ.get("STUDY", ""), f"{slug}:{s}") for s in specs)]
         profiles, troubles = {}, []
         for slug, future in [(s, pool.submit(calibrated, which, s, folder)) for s in slugs]:
             try:
@@ -129,9 +130,9 @@ def methods(which):
         for table, audit in ((PREFILL, "sample"), (DECODE, "full")):
             for base, specs in table.items():
                 for spec in specs:
-                    if "PROFILE" in spec and base not in profiles:
-                        continue
-                    jobs.append((base, ":".join(filter(None, [base, spec.replace("PROFILE", f"profile={profiles.get(base)}")])), audit))
+                    whole = ":".join(filter(None, [base, spec]))
+                    if re.search(os.environ.get("STUDY", ""), whole) and ("PROFILE" not in spec or base in profiles):
+                        jobs.append((base, whole.replace("PROFILE", f"profile={profiles.get(base)}"), audit))
                 jobs.append(("dense", "dense", "full" if table is DECODE else "sample"))  # in every stretch of the work
         results = list(pool.map(lambda job: (job[0], job[2], run(which, job[1], text, 64, job[2])), jobs))
 
@@ -167,7 +168,7 @@ def methods(which):
                       f"{r['select'] / max(r['select'] + r['attend'], 1e-9):6.1%} {r['ratio']:7.2f} {r['ttft']:7.2f} {r['ttft_ratio']:7.2f}")
     lines += [show(r) for r in rows["prefill"]]
     lines += ["", "the fastest within 1 % of lost mass"]
-    for base in PREFILL:
+    for base in dict.fromkeys(r["base"] for r in rows["prefill"]):
         best = within([r for r in rows["prefill"] if r["base"] == base], lambda r: r["ratio"])
         lines.append(show(best) if best else f"{base:<44} none of these runs")
     lines += ["", "Writing. ms per token, the audit (every row) taken off; tokens/s likewise.",
@@ -177,7 +178,7 @@ def methods(which):
                              f"{r['select'] / max(r['select'] + r['attend'], 1e-9):6.1%} {r['ratio']:7.2f} {r['mb']:8.1f} {r['rate']:8.1f}")
     lines += [show_decode(r) for r in rows["decode"]]
     lines += ["", "the fastest within 1 % of lost mass"]
-    for base in DECODE:
+    for base in dict.fromkeys(r["base"] for r in rows["decode"]):
         best = within([r for r in rows["decode"] if r["base"] == base], lambda r: r["ratio"])
         lines.append(show_decode(best) if best else f"{base:<44} none of these runs")
     lines += [""] * bool(troubles) + troubles

@@ -93,6 +93,7 @@ class Tuner final : public Calibrator {
     most_keys_ = most.value();
     return {};
   }
+  int prompt_tokens() const override { return 4 * kLeastKeys; }
   Result<nlohmann::json> finish() const override {
     if (found_.heads() == 0)
       return bad_argument(fmt::format("text too short: got {} tokens at once, need {} or more, in micro-batches of {} or more",
@@ -111,7 +112,7 @@ class Tuner final : public Calibrator {
   }
 
  private:
-  static constexpr std::int64_t kLeastKeys = 1024;
+  static constexpr int kLeastKeys = 1024;
   block::GuardSearch how_;
   bool smooth_;
   std::int64_t layers_ = 0, most_keys_ = 0;  // of the model; of a call
