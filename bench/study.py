@@ -8,7 +8,8 @@
   bench/study.py hosting                 what a decoded token costs beside its attention, in llama-bench
 
 LACUNA_BUILD (build/release), LACUNA_MODELS (models), LLAMA_DIR, OUT_DIR (bench/results) and THREADS (2) say where and how;
-JOBS (1) how many runs of `methods` go side by side, ROUNDS how often the others repeat. Methods that need a profile are
+JOBS (1) how many runs of `methods` go side by side, ROUNDS how often the others repeat; LENGTHS
+(256,512,...) other lengths. Methods that need a profile are
 calibrated first, on licences that every Debian has (CALIBRATION: another text).
 """
 import concurrent.futures
@@ -128,12 +129,13 @@ def methods(which):
                 troubles.append(str(e).replace(name, "").replace(str(MODELS), "models").replace(str(BUILD), "build/release"))
         jobs = [("dense", "dense", "sample")]
         for table, audit in ((PREFILL, "sample"), (DECODE, "full")):
-            for base, specs in table.items():
+            for i, (base, specs) in enumerate(table.items()):
                 for spec in specs:
                     whole = ":".join(filter(None, [base, spec]))
                     if re.search(os.environ.get("STUDY", ""), whole) and ("PROFILE" not in spec or base in profiles):
                         jobs.append((base, whole.replace("PROFILE", f"profile={profiles.get(base)}"), audit))
-                jobs.append(("dense", "dense", "full" if table is DECODE else "sample"))  # in every stretch of the work
+                if i % 3 == 2:  # dense again in every stretch of the work
+                    jobs.append(("dense", "dense", audit))
         results = list(pool.map(lambda job: (job[0], job[2], run(which, job[1], text, 64, job[2])), jobs))
 
     middle = lambda values: statistics.median(list(values))
@@ -188,6 +190,8 @@ def methods(which):
 
 def lengths(which):
     _, name, sizes = SETS[which]
+    if "LENGTHS" in os.environ:
+        sizes = [int(n) for n in os.environ["LENGTHS"].split(",")]
     rounds = int(os.environ.get("ROUNDS", "5" if which == "smollm2" else "3"))
     text = (MODELS / "texts" / name).read_text()
     whole = run(which, "dense", MODELS / "texts" / name, 1)["prompt_tokens"]
