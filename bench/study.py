@@ -8,9 +8,8 @@
   bench/study.py hosting                 what a decoded token costs beside its attention, in llama-bench
 
 LACUNA_BUILD (build/release), LACUNA_MODELS (models), LLAMA_DIR, OUT_DIR (bench/results) and THREADS (2) say where and how;
-JOBS (1) how many runs of `methods` go side by side, ROUNDS how often the others repeat; LENGTHS
-(256,512,...) other lengths. Methods that need a profile are
-calibrated first, on licences that every Debian has (CALIBRATION: another text).
+JOBS (1) how many runs of `methods` go side by side, ROUNDS how often the others repeat, LENGTHS (256,512,...) other lengths.
+Methods that need a profile are calibrated first, on licences that every Debian has (CALIBRATION: another text).
 """
 import concurrent.futures
 import datetime
@@ -40,15 +39,15 @@ PREFILL = {
     "streamingllm": ["", "window=4096"],
     "trianglemix": [""],
     "xattention": ["", "mass=0.9:block=128", "mass=0.99", "mass=0.995", "mass=0.998", "mass=0.9995"],
-    "minference": ["", "keep=0.4", "keep=0.6", "keep=0.8", "PROFILE"],
-    "flexprefill": ["", "mass=0.99", "mass=0.997", "mass=0.999"],
-    "spargeattn": ["", "mass=0.98", "mass=0.99", "mass=0.998", "PROFILE"],
+    "minference": ["", "keep=0.2", "keep=0.6", "keep=0.8", "PROFILE"],
+    "flexprefill": ["", "mass=0.97", "mass=0.99", "mass=0.997"],
+    "spargeattn": ["", "mass=0.98", "mass=0.99", "mass=0.995", "PROFILE"],
 }
 DECODE = {
-    "quest": ["", "keep=0.06", "keep=0.25", "keep=0.5", "keep=0.7"],
-    "double-sparsity": ["PROFILE", "PROFILE:keep=0.25", "PROFILE:keep=0.5", "PROFILE:channels=32:keep=0.25"],
-    "dense+twilight": ["", "mass=0.95", "mass=0.99", "mass=0.995"],
-    "quest:keep=0.5+twilight": ["", "mass=0.99"],
+    "quest": ["", "keep=0.06", "keep=0.125", "keep=0.25", "keep=0.7"],
+    "double-sparsity": ["PROFILE", "PROFILE:keep=0.125", "PROFILE:keep=0.25", "PROFILE:keep=0.5", "PROFILE:channels=32:keep=0.25"],
+    "dense+twilight": ["", "mass=0.95", "mass=0.98", "mass=0.995"],
+    "quest:keep=0.5+twilight": ["", "mass=0.98"],
 }
 
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A pattern to copy: what a method keeps in a shape that neither Window nor BlockMap can say. First
-// ask whether it can be said as a BlockMap: then no new pattern is needed.
+// A pattern to copy: what a method keeps in a shape that Window, BlockMap and Ranges cannot say.
+// First ask whether it can be said as BlockMap or Ranges: then no new pattern is needed.
 //
 //   1. the struct, in src/pattern/pattern.h, and its name in `using Pattern = std::variant<...>`
 //   2. a Kept... struct and a branch in src/engine/lower.cpp: which cells of a tile all rows of a
