@@ -176,7 +176,7 @@ TEST(MInference, EstimatesAreMadeForWantedHeadsAlone) {
 // Calibrated on one prompt, written and read, used on another: each head has its shape, and what it attends to.
 TEST(MInference, ACalibratedPlanSendsEachHeadItsWay) {
   PlantedHeads seen(2048), lab(1900, 21);
-  auto m = make(method_entry_minference());
+  auto m = make(method_entry_minference(), {{"keep", 0.2}});
   const auto calibrator = m->calibrator();
   for (int begin = 0; begin < 2048; begin += 512)
     ASSERT_TRUE(calibrator->observe(seen.view(begin, begin + 512), seen.context).ok());
