@@ -67,9 +67,10 @@ def commit():
         ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def write(name, title, lines, document):
+def write(name, lines, document):
     OUT.mkdir(parents=True, exist_ok=True)
-    head = [title, f"commit {commit()}; {datetime.date.today()}; {os.cpu_count()} cores, {THREADS} threads; {NAME}", ""]
+    given = [f"{key}='{os.environ[key]}'" for key in ("STUDY", "LENGTHS", "ROUNDS", "JOBS") if key in os.environ]
+    head = [" ".join([*given, "bench/study.py", *sys.argv[1:]]), f"commit {commit()}; {datetime.date.today()}; {os.cpu_count()} cores, {THREADS} threads; {NAME}", ""]
     (OUT / f"{name}.txt").write_text("\n".join(head + lines) + "\n")
     (OUT / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     print("\n".join(head + lines), flush=True)
@@ -109,9 +110,13 @@ def label(spec):
     return re.sub(r"profile=[^:+]*", "profile", spec)
 
 
-def within(rows, cost):
-    good = [r for r in rows if r["lost"] is not None and r["lost"] <= MAX_LOSS]
-    return min(good, key=cost) if good else None
+def table(rows, show):
+    """All rows, then of each method the fastest that is within the loss."""
+    lines = [*map(show, rows), "", f"the fastest within {MAX_LOSS:.0%} of lost mass"]
+    for base in dict.fromkeys(r["base"] for r in rows):
+        good = [r for r in rows if r["base"] == base and r["lost"] is not None and r["lost"] <= MAX_LOSS]
+        lines.append(show(min(good, key=lambda r: r["ratio"])) if good else f"{base:<44} none of these runs")
+    return lines
 
 
 def methods(which):
@@ -167,23 +172,15 @@ def methods(which):
              f"{'reading':<44} {'density':>8} {'lost':>7} {'select s':>8} {'attend s':>8} {'share':>6} {'x dense':>7} {'TTFT s':>7} {'x dense':>7}"]
     show = lambda r: (f"{r['spec']:<44} {r['density']:8.2%} {r['lost']:7.2%} {r['select']:8.2f} {r['attend']:8.2f} "
                       f"{r['select'] / max(r['select'] + r['attend'], 1e-9):6.1%} {r['ratio']:7.2f} {r['ttft']:7.2f} {r['ttft_ratio']:7.2f}")
-    lines += [show(r) for r in rows["prefill"]]
-    lines += ["", "the fastest within 1 % of lost mass"]
-    for base in dict.fromkeys(r["base"] for r in rows["prefill"]):
-        best = within([r for r in rows["prefill"] if r["base"] == base], lambda r: r["ratio"])
-        lines.append(show(best) if best else f"{base:<44} none of these runs")
+    lines += table(rows["prefill"], show)
     lines += ["", "Writing. ms per token, the audit (every row) taken off; tokens/s likewise.",
               f"dense: attention {step:.2f} ms per token, {middle(map(rate, dense)):.1f} tokens/s, {middle(r['kv_bytes_read_per_token'] for r in dense) / 1e6:.1f} MB of K and V per token", "",
               f"{'writing':<44} {'density':>8} {'lost':>7} {'select ms':>9} {'attend ms':>9} {'share':>6} {'x dense':>7} {'MB/token':>8} {'tokens/s':>8}"]
     show_decode = lambda r: (f"{r['spec']:<44} {r['density']:8.2%} {r['lost']:7.2%} {r['select']:9.3f} {r['attend']:9.3f} "
                              f"{r['select'] / max(r['select'] + r['attend'], 1e-9):6.1%} {r['ratio']:7.2f} {r['mb']:8.1f} {r['rate']:8.1f}")
-    lines += [show_decode(r) for r in rows["decode"]]
-    lines += ["", "the fastest within 1 % of lost mass"]
-    for base in dict.fromkeys(r["base"] for r in rows["decode"]):
-        best = within([r for r in rows["decode"] if r["base"] == base], lambda r: r["ratio"])
-        lines.append(show_decode(best) if best else f"{base:<44} none of these runs")
+    lines += table(rows["decode"], show_decode)
     lines += [""] * bool(troubles) + troubles
-    write(f"methods-{which}", f"JOBS={JOBS} bench/study.py methods {which}", lines,
+    write(f"methods-{which}", lines,
           {"dense": {"attention_s": whole, "ttft_s": first, "decode_ms": step}, **rows, "troubles": troubles})
 
 
@@ -220,13 +217,14 @@ def lengths(which):
                 document.append(row)
                 lines.append(f"{row['tokens']:>7} {s:<11} {row['density']:8.2%} {row['lost']:7.2%} {row['attention_s']:11.3f} {row['attention_ratio']:7.3f} "
                              f"{row['ttft_s']:7.3f} {row['ttft_ratio']:7.3f} {row['account']:8.2%}")
-    write(f"lengths-{which}", f"bench/study.py lengths {which}", lines, document)
+    write(f"lengths-{which}", lines, document)
 
 
 def hosting():
     """T = L + A: a token costs its attention and the rest. Stock's rest is its time at an empty context, where attention is
     next to nothing; Lacuna's is its time at 2048 less the attention it clocked itself. The difference is the hosting."""
-    folder = os.environ.get("LLAMA_DIR") or next(iter(sorted(glob.glob(os.path.expanduser("~/.cache/lacuna/llama-*/")))), "")
+    cache = pathlib.Path(os.environ.get("LACUNA_CACHE") or os.path.expanduser("~/.cache/lacuna"))
+    folder = os.environ.get("LLAMA_DIR") or next(cache.glob("llama-*/bin"), cache / "bin").parent
     bench = pathlib.Path(folder) / "bin/llama-bench"
     rounds = int(os.environ.get("ROUNDS", "7"))
 
@@ -244,14 +242,14 @@ def hosting():
         for _ in range(rounds):
             empty, deep, ours = token(0, False), token(2048, False), token(2048, True, report)
             d = json.loads(report.read_text())["decode"]
-            attention = 1e3 * sum(d["attention_s"].values()) / (d["allowed_pairs"] and d["calls"] / 30)
+            attention = 1e3 * sum(d["attention_s"].values()) / (d["calls"] / 30)  # 30 layers, a call in each
             for key, value in zip(rows, (empty, deep, ours, attention, ours - attention, ours - attention - empty)):
                 rows[key].append(value)
     lines = [hosting.__doc__.replace("\n    ", "\n"), "", f"SmolLM2-135M, ms per token, {rounds} rounds in turn: median (least .. most)"]
     lines += [f"{key:<22} {statistics.median(v):7.3f} ({min(v):.3f} .. {max(v):.3f})" for key, v in rows.items()]
     share = statistics.median(h / s for h, s in zip(rows["hosting"], rows["stock, 2048"]))
     lines.append(f"hosting is {share:.1%} of stock's token at 2048, {statistics.median(h / s for h, s in zip(rows['hosting'], rows['Lacuna dense, 2048'])):.1%} of Lacuna's")
-    write("hosting", "bench/study.py hosting", lines, rows)
+    write("hosting", lines, rows)
 
 
 def main(arguments):

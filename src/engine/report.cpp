@@ -9,8 +9,10 @@
 namespace lacuna {
 namespace {
 
-PhaseReport finished(const Session::Impl::PhaseState& p) {
+PhaseReport finished(const Session::Impl::PhaseState& p, const Session::Impl::PhaseState& windowed) {
   PhaseReport r = p.report;
+  const PhaseReport& w = windowed.report;
+  r.windowed = {w.calls, w.kv_bytes, w.seconds[static_cast<int>(Verb::attend)]};
   r.lost = p.loss.stats();
   r.output_error = p.error_rows ? p.error_sum / static_cast<double>(p.loss.stats().rows) : 0.0;
   return r;
@@ -26,7 +28,8 @@ nlohmann::json as_json(const PhaseReport& r) {
           {"kv_bytes", r.kv_bytes},
           {"attention_s", seconds},
           {"output_error", r.output_error},
-          {"windowed", {{"calls", r.windowed.calls}, {"kv_bytes", r.windowed.kv_bytes}, {"attention_s", r.windowed.seconds}}},
+          {"windowed",
+           {{"calls", r.windowed.calls}, {"kv_bytes", r.windowed.kv_bytes}, {"attention_s", r.windowed.seconds}}},
           {"lost_mass", {{"mean", r.lost.mean}, {"p95", r.lost.p95}, {"max", r.lost.max}, {"rows", r.lost.rows}}}};
 }
 
@@ -38,8 +41,8 @@ Report Session::report() const {
   r.method = s.spec;
   r.kernel = s.kernel_used ? s.kernel_used : "";
   r.machine = describe(s.have);
-  r.prefill = finished(s.prefill);
-  r.decode = finished(s.decode);
+  r.prefill = finished(s.prefill, s.windowed_prefill);
+  r.decode = finished(s.decode, s.windowed_decode);
   r.windowed_layers = static_cast<int>(std::count(s.windowed_layers.begin(), s.windowed_layers.end(), true));
   r.note = s.chooser && s.unfit.empty() ? s.chooser->summary() : s.note;
   if (r.note.empty() && !(s.have & kAvx2)) r.note = "no AVX2: the slow reference computes attention";
@@ -59,6 +62,8 @@ std::string Session::report_json() const {
 void Session::reset_report() {
   impl_->prefill = {};
   impl_->decode = {};
+  impl_->windowed_prefill = {};
+  impl_->windowed_decode = {};
   impl_->note.clear();
 }
 

@@ -4,7 +4,6 @@
 #include "engine/session.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <new>
@@ -307,24 +306,12 @@ bool Session::Impl::causal(const Visibility& v, const Segment& s) {
 bool Session::Impl::windowed(const AttendCall& c, const MaskEntry& mask) {
   const auto layer = static_cast<std::size_t>(std::max(c.layer, 0));
   if (layer >= windowed_layers.size()) windowed_layers.resize(layer + 1);
-  for (const Segment& s : mask.visible.segments())
-    if (s.rows() > 1 && s.n_keys > 0 && mask.visible.visible_keys(s.row_end - 1) > 0 && !mask.visible.sees(s.row_end - 1, s.cell(0)))
-      windowed_layers[layer] = true;
+  const Visibility& v = mask.visible;
+  for (const Segment& s : v.segments()) {
+    const std::int32_t last = s.row_end - 1;
+    if (s.rows() > 1 && s.n_keys > 0 && v.visible_keys(last) > 0 && !v.sees(last, s.cell(0))) windowed_layers[layer] = true;
+  }
   return windowed_layers[layer];
-}
-
-// Everything the model allows, counted apart: there is little to leave out, and rows that lost nothing would
-// thin out the mean of those that did.
-Status Session::Impl::attend_windowed(op::Attend::Args& args, const MaskEntry& mask, const AttendCall& c) {
-  PhaseReport::Windowed& w = phase->report.windowed;
-  ++w.calls;
-  w.kv_bytes += kv_bytes(args, mask.dense);
-  args.runs = mask.dense.view();
-  args.lse = c.lse;
-  const auto start = std::chrono::steady_clock::now();
-  LACUNA_CHECK(execute(args));
-  w.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return {};
 }
 
 AttentionView Session::Impl::view_of(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args,
@@ -439,7 +426,10 @@ Status Session::Impl::attend(const AttendCall& c) {
   if (!c.mask.data || !graphs) masks_used = 0;  // nobody tells us when a mask changes: read it anew
   MaskEntry& mask = mask_entry(c);
   op::Attend::Args args = base_args(c, mask);
-  phase = &(mask.decode ? decode : prefill);
+  // Where the model has a window of its own there is little to leave out, and rows that lost nothing would thin
+  // out the mean of those that did: dense, and counted apart.
+  const bool apart = !options.windowed && windowed(c, mask);
+  phase = apart ? &(mask.decode ? windowed_decode : windowed_prefill) : &(mask.decode ? decode : prefill);
   scratch_phase = {};
   side = nullptr;
   if (!c.counted) phase = &scratch_phase;
@@ -449,9 +439,8 @@ Status Session::Impl::attend(const AttendCall& c) {
   plans.clear();
   const auto& segments = mask.visible.segments();
   if (calibrator && c.counted) LACUNA_CHECK(observe(c, mask, args));
-  if (!options.windowed && windowed(c, mask)) return attend_windowed(args, mask, c);
   chosen.clear();
-  if (!calibrator && c.counted && unfit.empty() && method->card().slug != "dense")
+  if (!apart && !calibrator && c.counted && unfit.empty() && method->card().slug != "dense")
     for (const auto& s : segments) {
       const Method* by = method.get();
       if (chooser) {

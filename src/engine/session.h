@@ -94,7 +94,6 @@ struct Session::Impl final : Context {
   void tell_chooser(const Chosen& chosen, const Outcome& outcome);
   static bool causal(const Visibility& v, const Segment& s);
   bool windowed(const AttendCall& c, const MaskEntry& mask);
-  Status attend_windowed(op::Attend::Args& args, const MaskEntry& mask, const AttendCall& c);
   Result<Plan> plan(const Method& method, const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
   Result<Outcome> attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
                                  const op::Attend::Args& whole, bool trial);
@@ -150,6 +149,7 @@ struct Session::Impl final : Context {
   const SideView* side = nullptr;          // of this call, once a plan wants it
 
   PhaseState prefill, decode, scratch_phase;
+  PhaseState windowed_prefill, windowed_decode;  // of the layers in windowed_layers
   PhaseState* phase = &prefill;
   const char* kernel_used = nullptr;
 };

@@ -22,7 +22,8 @@ MODEL = MODELS / "smollm2-135m-instruct.gguf"
 PLUGIN = LACUNA.with_name("liblacuna-ggml.so")
 
 FIELDS = """model prompt_tokens generated_tokens method host kernel ttft_s prefill_tok_s decode_tok_s
-attention_s attention_s_windowed attention_s_decode windowed_layers density lost_mass lost_mass_decode kv_bytes_read_per_token peak_rss_bytes side_bytes text""".split()
+attention_s attention_s_windowed attention_s_decode windowed_layers density lost_mass lost_mass_decode
+kv_bytes_read_per_token peak_rss_bytes side_bytes text""".split()
 INNER = {
     "attention_s": ["estimate", "budget", "attend", "correct", "account"],
     "attention_s_decode": ["estimate", "budget", "attend", "correct", "account"],
