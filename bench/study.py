@@ -110,7 +110,7 @@ def label(spec):
     return re.sub(r"profile=[^:+]*", "profile", spec)
 
 
-def table(rows, show):
+def with_fastest(rows, show):
     """All rows, then of each method the fastest that is within the loss."""
     lines = [*map(show, rows), "", f"the fastest within {MAX_LOSS:.0%} of lost mass"]
     for base in dict.fromkeys(r["base"] for r in rows):
@@ -172,13 +172,13 @@ def methods(which):
              f"{'reading':<44} {'density':>8} {'lost':>7} {'select s':>8} {'attend s':>8} {'share':>6} {'x dense':>7} {'TTFT s':>7} {'x dense':>7}"]
     show = lambda r: (f"{r['spec']:<44} {r['density']:8.2%} {r['lost']:7.2%} {r['select']:8.2f} {r['attend']:8.2f} "
                       f"{r['select'] / max(r['select'] + r['attend'], 1e-9):6.1%} {r['ratio']:7.2f} {r['ttft']:7.2f} {r['ttft_ratio']:7.2f}")
-    lines += table(rows["prefill"], show)
+    lines += with_fastest(rows["prefill"], show)
     lines += ["", "Writing. ms per token, the audit (every row) taken off; tokens/s likewise.",
               f"dense: attention {step:.2f} ms per token, {middle(map(rate, dense)):.1f} tokens/s, {middle(r['kv_bytes_read_per_token'] for r in dense) / 1e6:.1f} MB of K and V per token", "",
               f"{'writing':<44} {'density':>8} {'lost':>7} {'select ms':>9} {'attend ms':>9} {'share':>6} {'x dense':>7} {'MB/token':>8} {'tokens/s':>8}"]
     show_decode = lambda r: (f"{r['spec']:<44} {r['density']:8.2%} {r['lost']:7.2%} {r['select']:9.3f} {r['attend']:9.3f} "
                              f"{r['select'] / max(r['select'] + r['attend'], 1e-9):6.1%} {r['ratio']:7.2f} {r['mb']:8.1f} {r['rate']:8.1f}")
-    lines += table(rows["decode"], show_decode)
+    lines += with_fastest(rows["decode"], show_decode)
     lines += [""] * bool(troubles) + troubles
     write(f"methods-{which}", lines,
           {"dense": {"attention_s": whole, "ttft_s": first, "decode_ms": step}, **rows, "troubles": troubles})
