@@ -42,7 +42,7 @@ SEES = {
 }
 DOORS = {"lacuna/lacuna.h", "lacuna/lacuna_c.h"}
 DOOR_USERS = {"engine", "host", "cli"}
-ARCH = re.compile(r"src/kernel/(cpu/(avx2|avx512|avx512bf16|amx)|cuda/sm\d+a?)/")
+ARCH = re.compile(r"src/kernel/(cpu/(avx2|avx512|avx512vnni|avx512bf16|amx)|cuda/sm\d+a?)/")
 POD = re.compile(r"^// lacuna: pod\b", re.MULTILINE)
 
 # Outside headers by pattern -> (who may include them, the reason given).

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-OBJECT = re.compile(r"kernel/cpu/(avx2|avx512|avx512bf16|amx)/[^/]+\.o$")
+OBJECT = re.compile(r"kernel/cpu/(avx2|avx512|avx512vnni|avx512bf16|amx)/[^/]+\.o$")
 SOURCE_GLOB = "src/kernel/cpu/*/*.cpp"
 WEAK = set("WVuC")  # nm's letters for weak functions, weak data, unique globals, commons
 

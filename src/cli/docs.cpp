@@ -156,6 +156,7 @@ std::string kernel_matrix() {
   out += "\n## page_scores\n" + kernel_list(kernel::page_scores_list);
   out += "\n## label_scores\n" + kernel_list(kernel::label_scores_list);
   out += "\n## int4_scores\n" + kernel_list(kernel::int4_scores_list);
+  out += "\n## keep_mass\n" + kernel_list(kernel::keep_mass_list);
   return out;
 }
 

@@ -12,6 +12,7 @@
 #include "lacuna/parallel.h"
 #include "lacuna/result.h"
 #include "op/attend.h"
+#include "op/keep_mass.h"
 #include "op/pack.h"
 #include "op/side_scores.h"
 #include "op/side_write.h"
@@ -27,6 +28,7 @@ extern const KernelList<op::SideWrite> side_write_list;
 extern const KernelList<op::PageScores> page_scores_list;
 extern const KernelList<op::LabelScores> label_scores_list;
 extern const KernelList<op::Int4Scores> int4_scores_list;
+extern const KernelList<op::KeepMass> keep_mass_list;
 }  // namespace kernel
 
 std::string describe(Features features);

@@ -587,6 +587,7 @@ void Session::Impl::run_op(const char* name, const void* args) {
   run(kernel::page_scores_list);
   run(kernel::label_scores_list);
   run(kernel::int4_scores_list);
+  run(kernel::keep_mass_list);
 }
 
 Status Session::attend(const AttendCall& call) {

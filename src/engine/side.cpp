@@ -137,12 +137,16 @@ std::string first_difference(const SideView& kept, const SideView& anew) {
             return fmt::format("pages: page {} of {} cells, head {}, channel {}, {}", p, x.page, h, d / 2, d % 2 ? "max" : "min");
   if (const Int4Keys& x = kept.int4; x.data) {
     const auto *a = static_cast<const std::uint32_t*>(x.data), *b = static_cast<const std::uint32_t*>(anew.int4.data);
-    for (std::int64_t c = 0; c < x.cells; ++c)
+    for (std::int64_t c = 0; c < tiles_of(x.cells) * kTileKeys; ++c)
       for (int h = 0; h < x.heads; ++h)
-        for (std::int64_t w = -2; w < x.words(); ++w)
-          if (const std::int64_t at = op::int4_offset(x, c, h, w);
-              w < 0 ? !same(std::bit_cast<float>(a[at]), std::bit_cast<float>(b[at])) : a[at] != b[at])
-            return fmt::format("int4: cell {}, head {}, {}", c, h, w == -2 ? "scale" : w == -1 ? "zero" : "word " + std::to_string(w));
+        for (std::int64_t w = 0; w < x.words(); ++w)
+          if (const std::int64_t at = op::int4_offset(x, c, h, w); a[at] != b[at])
+            return fmt::format("int4: cell {}, head {}, word {}", c, h, w);
+    for (std::int64_t t = 0; t < tiles_of(x.cells); ++t)
+      for (int h = 0; h < x.heads; ++h)
+        for (int i = 0; i < 2 * 8 * x.words(); ++i)
+          if (!same(x.data, anew.int4.data, Dtype::f16, op::int4_range_offset(x, t, h, i / 2, i % 2)))
+            return fmt::format("int4: tile {}, head {}, channel {}, {}", t, h, i / 2, i % 2 ? "zero" : "scale");
   }
   if (const Labels& x = kept.labels; x.data)
     for (std::int64_t c = 0; c < x.cells; ++c)

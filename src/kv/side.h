@@ -50,19 +50,24 @@ struct PageBounds {
   }
 };
 
-// Keys in 4 bits, asymmetric per cell and head: k_d ~ zero + scale n_d,
-//   zero = min_d k_d,  scale = (max_d k_d - zero) / 15,  n_d = round((k_d - zero) / scale) in 0..15
-// A key that is not finite: scale 0, zero NaN.
-// Per (tile, head): scale [32] f32, zero [32] f32, words [ceil(Dk / 8)][32] u32; channel 8 w + i of a
-// cell is bits 4 i .. 4 i + 3 of its word w. Size: Dk / 2 + 8 bytes per cell and head.
+// Keys in 4 bits, asymmetric per channel and tile of 32 cells: k_d ~ zero_d + scale_d n_d,
+//   zero_d = min over the tile's cells of k_d,  scale_d = (max - zero_d) / 15,  both halves, rounded outwards
+//   n_d = round((k_d - zero_d) / scale_d) in 0..15
+// Per channel, because keys often have a few channels far larger than the rest; these would take the
+// range of all others away (docs/decisions/018).
+// A channel with a cell that is not finite, or beyond halves: scale 0, zero NaN.
+// Per (tile, head), with D = Dk padded to 8: scale [D] f16, zero [D] f16, words [D / 8][32 cells] u32;
+// channel 8 w + i of a cell is the four bits of its word w from int4_shift(i) on: the low halves of the
+// four bytes are four channels side by side, and so are the high halves. Size: 5 D / 8 bytes per cell and head.
 struct Int4Keys {
   const void* data = nullptr;
   std::int32_t heads = 0, dim = 0;
   std::int64_t cells = 0;
   std::int64_t words() const { return (dim + 7) / 8; }
-  std::size_t block_bytes() const { return static_cast<std::size_t>(words() + 2) * kTileKeys * 4; }
+  std::size_t block_bytes() const { return static_cast<std::size_t>(words()) * (8 * 4 + kTileKeys * 4); }
   std::size_t bytes() const { return block_bytes() * static_cast<std::size_t>(tiles_of(cells) * heads); }
 };
+constexpr int int4_shift(int i) { return 8 * (i % 4) + 4 * (i / 4); }
 
 // r chosen channels of every key; each KV head has its own list.
 // Per (tile, head): [half of 16 cells][r][16 cells]. f16 if the cache is, else f32: nothing is rounded.

@@ -23,6 +23,7 @@
 #include "method/params.h"
 #include "op/attention_view.h"
 #include "op/context.h"
+#include "op/keep_mass.h"
 #include "op/side_scores.h"
 #include "pattern/pattern.h"
 #include "pattern/visibility.h"

@@ -5,7 +5,8 @@
 //
 //   page_scores   bound[h, i, p] = sum_d max(q_d mn[p, d], q_d mx[p, d]), >= q.k of every key of page p
 //   label_scores  est[h, i, c]   = sum over the r label channels of q_d k_d
-//   int4_scores   est[h, i, c]   = q . (zero + scale n)
+//   int4_scores   est[h, i, c]   = q . (zero + scale n); a kernel may round the numbers q_d scale_d of a
+//                 tile to multiples of a 127th of the largest of them
 //
 // Visibility comes as the words of pattern/visibility.h, and a method may clear more of their bits:
 // tiles without a set bit cost nothing but the filling. Hidden cells, pages without a visible cell, and

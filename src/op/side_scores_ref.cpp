@@ -81,12 +81,13 @@ template <class Number>
 void int4_scores_ref(const Int4Scores::Args& a, int kv_head) {
   const Int4Keys& x = a.keys;
   const auto* words = static_cast<const std::uint32_t*>(x.data);
+  const auto* halves = static_cast<const std::uint16_t*>(x.data);
   each_cell(a, a.only, kv_head, [&](int h, int i, std::int64_t c) {
-    const Number scale = std::bit_cast<float>(words[int4_offset(x, c, kv_head, -2)]);
-    const Number zero = std::bit_cast<float>(words[int4_offset(x, c, kv_head, -1)]);
     Number sum = 0;
     for (int d = 0; d < a.dk; ++d) {
-      const std::uint32_t n = words[int4_offset(x, c, kv_head, d / 8)] >> (4 * (d % 8)) & 15u;
+      const Number scale = half_to_float(halves[int4_range_offset(x, c / kTileKeys, kv_head, d, false)]);
+      const Number zero = half_to_float(halves[int4_range_offset(x, c / kTileKeys, kv_head, d, true)]);
+      const std::uint32_t n = words[int4_offset(x, c, kv_head, d / 8)] >> int4_shift(d % 8) & 15u;
       sum += Number{a.q[h * a.q_head + i * a.q_row + d]} * (zero + scale * static_cast<Number>(n));
     }
     return sum;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna: pod
-// op side_write: bring the side data (kv/side.h) of n cells of a key cache up to date. Labels and 4-bit
-// keys of these cells are made anew; of the pages and blocks that hold them, all of it, from the raw
-// keys of all their cells. Everything else is left as it is.
+// op side_write: bring the side data (kv/side.h) of n cells of a key cache up to date. Labels of these
+// cells are made anew; of the pages, blocks and 4-bit tiles that hold them, all of it, from the raw keys
+// of all their cells. Everything else is left as it is.
 #pragma once
 
 #include <cstdint>

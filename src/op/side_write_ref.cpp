@@ -12,6 +12,7 @@ namespace lacuna::op {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr std::uint16_t kHalfNan = 0x7e00;
 
 float key(const SideWrite::Args& a, int h, std::int64_t c, int d) {
   const std::int64_t at = h * a.head + c * a.cell + d;
@@ -77,32 +78,38 @@ void write_labels(const SideWrite::Args& a, std::int64_t cell) {
     }
 }
 
-void write_int4(const SideWrite::Args& a, std::int64_t cell) {
+void write_int4_tile(const SideWrite::Args& a, std::int64_t tile) {
   const Int4Keys& to = a.to.int4;
   auto* words = static_cast<std::uint32_t*>(const_cast<void*>(to.data));
+  auto* halves = static_cast<std::uint16_t*>(const_cast<void*>(to.data));
+  const std::int64_t begin = tile * kTileKeys, end = begin + kTileKeys;
   for (int h = 0; h < a.heads; ++h) {
-    float least = kInfinity, largest = -kInfinity;
-    bool finite = true;
-    for (int d = 0; d < a.dim; ++d) {
-      const float x = key(a, h, cell, d);
-      least = x < least ? x : least;
-      largest = x > largest ? x : largest;
-      finite = finite && std::isfinite(x);
-    }
-    const float zero = least + 0.0f, range = largest - zero;  // + 0: one zero, not two
-    finite = finite && std::isfinite(range);
-    const float inverse = finite && range > 0x1p-120f ? 15.0f / range : 0.0f;
-    words[int4_offset(to, cell, h, -2)] = std::bit_cast<std::uint32_t>(finite ? range / 15.0f : 0.0f);
-    words[int4_offset(to, cell, h, -1)] = finite ? std::bit_cast<std::uint32_t>(zero) : 0x7fc00000u;
-    for (std::int64_t w = 0; w < to.words(); ++w) {
-      std::uint32_t word = 0;
-      for (int i = 0; i < 8; ++i) {
-        const int d = static_cast<int>(8 * w) + i;
-        if (d >= a.dim || inverse == 0) continue;
-        const float n = std::nearbyint((key(a, h, cell, d) - zero) * inverse);
-        word |= static_cast<std::uint32_t>(std::clamp(n, 0.0f, 15.0f)) << (4 * i);
+    for (std::int64_t c = begin; c < end; ++c)
+      for (std::int64_t w = 0; w < to.words(); ++w) words[int4_offset(to, c, h, w)] = 0;
+    for (int d = 0; d < 8 * to.words(); ++d) {
+      const auto number = [&](std::int64_t c) { return c < a.cells && d < a.dim ? key(a, h, c, d) : 0.0f; };
+      float least = kInfinity, largest = -kInfinity;
+      bool finite = true;
+      for (std::int64_t c = begin; c < end; ++c) {
+        const float x = number(c);
+        least = x < least ? x : least;
+        largest = x > largest ? x : largest;
+        finite = finite && std::isfinite(x);
       }
-      words[int4_offset(to, cell, h, w)] = word;
+      const std::uint16_t low = finite ? half_below(least + 0.0f) : kHalfNan;  // + 0: one zero, not two
+      const float zero = half_to_float(low);
+      finite = finite && std::isfinite(zero);
+      std::uint16_t unit = finite ? half_above((largest - zero) / 15.0f) : std::uint16_t{0};
+      finite = finite && std::isfinite(half_to_float(unit));
+      if (!finite) unit = 0;
+      halves[int4_range_offset(to, tile, h, d, false)] = unit;
+      halves[int4_range_offset(to, tile, h, d, true)] = finite ? low : kHalfNan;
+      if (unit == 0) continue;
+      const float inverse = 1.0f / half_to_float(unit);
+      for (std::int64_t c = begin; c < end; ++c) {
+        const float n = std::clamp(std::nearbyint((number(c) - zero) * inverse), 0.0f, 15.0f);
+        words[int4_offset(to, c, h, d / 8)] |= static_cast<std::uint32_t>(n) << int4_shift(d % 8);
+      }
     }
   }
 }
@@ -121,17 +128,21 @@ std::int64_t label_offset(const Labels& x, std::int64_t cell, int head, int i) {
 
 std::int64_t int4_offset(const Int4Keys& x, std::int64_t cell, int head, std::int64_t w) {
   const std::int64_t block = cell / kTileKeys * x.heads + head;
-  return (block * (x.words() + 2) + w + 2) * kTileKeys + cell % kTileKeys;
+  return block * static_cast<std::int64_t>(x.block_bytes() / 4) + x.words() * 8 + w * kTileKeys + cell % kTileKeys;
+}
+
+std::int64_t int4_range_offset(const Int4Keys& x, std::int64_t tile, int head, int d, bool zero) {
+  return (tile * x.heads + head) * static_cast<std::int64_t>(x.block_bytes() / 2) + (zero ? x.words() * 8 : 0) + d;
 }
 
 void side_write_ref(const SideWrite::Args& a) {
-  std::int64_t page = -1, block = -1;
+  std::int64_t page = -1, block = -1, tile = -1;
   for (std::int64_t i = 0; i < a.n; ++i) {
     const std::int64_t cell = a.list ? a.list[i] : a.first + i;
     if (a.to.pages.data && cell / a.to.pages.page != page) write_page(a, page = cell / a.to.pages.page);
     if (a.to.pooled.data && cell / a.to.pooled.block != block) write_block(a, block = cell / a.to.pooled.block);
     if (a.to.labels.data) write_labels(a, cell);
-    if (a.to.int4.data) write_int4(a, cell);
+    if (a.to.int4.data && cell / kTileKeys != tile) write_int4_tile(a, tile = cell / kTileKeys);
   }
 }
 

@@ -11,7 +11,8 @@ void side_write_ref(const SideWrite::Args& a);
 // Where things lie, in elements of their type: the layouts of kv/side.h.
 std::int64_t page_offset(const PageBounds& x, std::int64_t page, int head, int channel, bool largest);
 std::int64_t label_offset(const Labels& x, std::int64_t cell, int head, int i);
-// In 32-bit words: word w of a cell; w = -2 its scale, w = -1 its zero (both f32).
+// In 32-bit words, word w of a cell; in halves, a channel's scale or zero in a tile.
 std::int64_t int4_offset(const Int4Keys& x, std::int64_t cell, int head, std::int64_t w);
+std::int64_t int4_range_offset(const Int4Keys& x, std::int64_t tile, int head, int channel, bool zero);
 
 }  // namespace lacuna::op

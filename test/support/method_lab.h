@@ -16,6 +16,7 @@
 #include "base/rng.h"
 #include "engine/side.h"
 #include "method/method.h"
+#include "op/keep_mass_ref.h"
 #include "op/pack_ref.h"
 #include "op/side_scores_ref.h"
 #include "op/side_write_ref.h"
@@ -52,6 +53,8 @@ class RefContext final : public Context, private ParallelFor {
       for (int g = 0; g < s->hkv; ++g) op::label_scores_ref(*s, g);
     if (const auto* s = as<op::Int4Scores>(op, args))
       for (int g = 0; g < s->hkv; ++g) op::int4_scores_ref(*s, g);
+    if (const auto* s = as<op::KeepMass>(op, args))
+      for (int r = 0; r < s->rows; ++r) op::keep_mass_row_ref(*s, r);
   }
   template <class Op>
   static const typename Op::Args* as(const char* op, const void* args) {

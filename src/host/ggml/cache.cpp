@@ -171,8 +171,10 @@ int layer_of(const char* name) {
   if (std::strncmp(name, "cache_", 6) != 0) return -1;
   const char* l = std::strstr(name + 6, "k_l");
   if (!l) l = std::strstr(name + 6, "v_l");
-  int layer = -1;
-  return l && std::sscanf(l + 3, "%d", &layer) == 1 && layer >= 0 ? layer : -1;
+  if (!l || l[3] < '0' || l[3] > '9') return -1;
+  int layer = 0;  // by hand: asked several times per node of every graph
+  for (const char* digit = l + 3; *digit >= '0' && *digit <= '9' && layer < 100000; ++digit) layer = 10 * layer + (*digit - '0');
+  return layer;
 }
 
 bool is_cache_name(const char* name) { return layer_of(name) >= 0; }

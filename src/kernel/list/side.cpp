@@ -38,6 +38,9 @@ const Kernel<op::Int4Scores> int4_scores{
 
 }  // namespace ref
 
+namespace avx512vnni {
+extern const Kernel<op::Int4Scores> int4_scores;
+}
 namespace avx512 {
 extern const Kernel<op::SideWrite> side_write;
 extern const Kernel<op::PageScores> page_scores;
@@ -55,7 +58,8 @@ namespace {
 const Kernel<op::SideWrite>* const kSideWrite[] = {&avx512::side_write, &avx2::side_write, &ref::side_write};
 const Kernel<op::PageScores>* const kPageScores[] = {&avx512::page_scores, &avx2::page_scores, &ref::page_scores};
 const Kernel<op::LabelScores>* const kLabelScores[] = {&avx512::label_scores, &avx2::label_scores, &ref::label_scores};
-const Kernel<op::Int4Scores>* const kInt4Scores[] = {&avx512::int4_scores, &avx2::int4_scores, &ref::int4_scores};
+const Kernel<op::Int4Scores>* const kInt4Scores[] = {&avx512vnni::int4_scores, &avx512::int4_scores, &avx2::int4_scores,
+                                                       &ref::int4_scores};
 }  // namespace
 
 extern const KernelList<op::SideWrite> side_write_list;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernel/cpu/avx2/vec.h"
+#include "kv/side.h"
 
 namespace lacuna::kernel::avx2 {
 
@@ -21,6 +22,21 @@ static inline F load_some_bf16(const uint16_t* p, int64_t n) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
 }
 
+// Bit i: a's lane i is above b's; x where s is above `least`, else 0; sum + x where x is above `least`.
+static inline uint32_t bits_above(F a, F b) {
+  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)));
+}
+static inline F only_above(F x, F s, F least) { return _mm256_and_ps(_mm256_cmp_ps(s, least, _CMP_GT_OQ), x); }
+static inline F add_above(F sum, F x, F least) { return add(sum, only_above(x, x, least)); }
+// The lanes whose bits are set, side by side. Returns how many.
+static inline int store_those(float* p, F x, uint32_t bits) {
+  float lane[kW];
+  store(lane, x);
+  int n = 0;
+  for (; bits; bits &= bits - 1) p[n++] = lane[__builtin_ctz(bits)];
+  return n;
+}
+
 // As halves, rounded down, up, or to the nearest.
 static inline void store_down(uint16_t* p, F x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
@@ -31,18 +47,22 @@ static inline void store_up(uint16_t* p, F x) {
 static inline void store_near(uint16_t* p, F x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-// The nearest whole numbers, ties to even.
-static inline void store_whole(uint32_t* p, F x) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_cvtps_epi32(x));
+// Whole numbers 0..15, eight to a word as in Int4Keys.
+static inline void store_nibbles(uint32_t* p, int64_t, int64_t, F x) {
+  const __m256i at = _mm256_setr_epi32(0, 8, 16, 24, 4, 12, 20, 28);
+  __m256i y = _mm256_sllv_epi32(_mm256_cvtps_epi32(x), at);
+  y = _mm256_or_si256(y, _mm256_shuffle_epi32(y, 0x4e));
+  y = _mm256_or_si256(y, _mm256_shuffle_epi32(y, 0xb1));
+  p[0] = static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_or_si128(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1))));
 }
 
 static inline Words load_words(const uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-// (Nibble I of every word - 8) times 16^(I % 4), exactly: put into the mantissa of 2^23, from which the
+// (Channel I of every word - 8) times nibble_weight(I), exactly: put into the mantissa of 2^23, from which the
 // same float without it is taken. The conversion to float would share the port of the products.
 template <int I>
 static inline F nibble(Words x) {
-  constexpr int kAt = 4 * (I % 4);
-  const Words half = I < 4 ? x : _mm256_srli_epi32(x, 16);
+  constexpr int kAt = int4_shift(I) % 16;
+  const Words half = int4_shift(I) < 16 ? x : _mm256_srli_epi32(x, 16);
   const Words wide = _mm256_or_si256(_mm256_and_si256(half, _mm256_set1_epi32(15 << kAt)), _mm256_set1_epi32(0x4b000000));
   return sub(_mm256_castsi256_ps(wide), all(0x1p23f + static_cast<float>(8 << kAt)));
 }

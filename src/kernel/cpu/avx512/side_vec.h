@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernel/cpu/avx512/vec.h"
+#include "kv/side.h"
 
 namespace lacuna::kernel::avx512 {
 
@@ -13,6 +14,16 @@ using Words = __m512i;  // kW words of 32 bits
 static inline F min(F a, F b) { return _mm512_min_ps(a, b); }
 static inline F load_some_bf16(const uint16_t* p, int64_t n) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes(n), p)), 16));
+}
+
+// Bit i: a's lane i is above b's; x where s is above `least`, else 0; sum + x where x is above `least`.
+static inline uint32_t bits_above(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+static inline F only_above(F x, F s, F least) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(s, least, _CMP_GT_OQ), x); }
+static inline F add_above(F sum, F x, F least) { return _mm512_mask_add_ps(sum, _mm512_cmp_ps_mask(x, least, _CMP_GT_OQ), sum, x); }
+// The lanes whose bits are set, side by side; all of a vector is written. Returns how many.
+static inline int store_those(float* p, F x, uint32_t bits) {
+  _mm512_storeu_ps(p, _mm512_maskz_compress_ps(static_cast<__mmask16>(bits), x));
+  return __builtin_popcount(bits);
 }
 
 // As halves, rounded down, up, or to the nearest.
@@ -25,16 +36,24 @@ static inline void store_up(uint16_t* p, F x) {
 static inline void store_near(uint16_t* p, F x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-// The nearest whole numbers, ties to even.
-static inline void store_whole(uint32_t* p, F x) { _mm512_storeu_si512(p, _mm512_cvtps_epi32(x)); }
+// Whole numbers 0..15, eight to a word as in Int4Keys: word w of 1 or 2 goes to p + w * step.
+static inline void store_nibbles(uint32_t* p, int64_t step, int64_t words, F x) {
+  const __m256i at = _mm256_setr_epi32(0, 8, 16, 24, 4, 12, 20, 28);
+  __m512i y = _mm512_sllv_epi32(_mm512_cvtps_epi32(x), _mm512_broadcast_i64x4(at));
+  y = _mm512_or_si512(y, _mm512_shuffle_epi32(y, _MM_PERM_BADC));
+  y = _mm512_or_si512(y, _mm512_shuffle_epi32(y, _MM_PERM_CDAB));
+  y = _mm512_or_si512(y, _mm512_shuffle_i64x2(y, y, 0xb1));
+  p[0] = static_cast<uint32_t>(_mm512_cvtsi512_si32(y));
+  if (words > 1) p[step] = static_cast<uint32_t>(_mm_cvtsi128_si32(_mm512_extracti32x4_epi32(y, 2)));
+}
 
 static inline Words load_words(const uint32_t* p) { return _mm512_loadu_si512(p); }
-// (Nibble I of every word - 8) times 16^(I % 4), exactly: put into the mantissa of 2^23, from which the
+// (Channel I of every word - 8) times nibble_weight(I), exactly: put into the mantissa of 2^23, from which the
 // same float without it is taken. The conversion to float would share the port of the products.
 template <int I>
 static inline F nibble(Words x) {
-  constexpr int kAt = 4 * (I % 4), kAndOr = 0xea;  // (a & b) | c
-  const Words half = I < 4 ? x : _mm512_srli_epi32(x, 16);
+  constexpr int kAt = int4_shift(I) % 16, kAndOr = 0xea;  // (a & b) | c
+  const Words half = int4_shift(I) < 16 ? x : _mm512_srli_epi32(x, 16);
   const Words wide = _mm512_ternarylogic_epi32(half, _mm512_set1_epi32(15 << kAt), _mm512_set1_epi32(0x4b000000), kAndOr);
   return sub(_mm512_castsi512_ps(wide), all(0x1p23f + static_cast<float>(8 << kAt)));
 }

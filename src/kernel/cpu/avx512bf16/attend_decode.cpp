@@ -4,8 +4,8 @@
 //            stream. The rows of a KV head's group share every loaded vector.
 //   phase 1  task = query head: partial (m, l, acc) of the chunks are merged in their order.
 // The chunks depend on the lists alone, so neither workers nor their order change the result.
-#include "kernel/cpu/avx512/gather.inc"
 #include "kernel/cpu/avx512bf16/micro.h"
+#include "kernel/cpu/avx512bf16/raw_rows.h"
 #include "kernel/kernel.h"
 
 namespace lacuna::kernel::avx512bf16 {
@@ -83,6 +83,7 @@ struct Group {
   int kv_head;
   int first;         // row number: head * n_rows + i; the others follow
   const int32_t* q;  // [pairs][rows]
+  const float* q32;  // [rows][padded(dk)], for gathered tiles
 };
 
 struct Scratch {
@@ -91,7 +92,7 @@ struct Scratch {
   uint16_t* p;  // [kRows][kStep]
   float* l;     // [hq * n_rows][16]
   float* acc;   // [dv]
-  char *k, *v;  // a gathered tile of one KV head
+  float* q32;   // [hq * n_rows][padded(dk)]; null without gathered tiles
   size_t bytes;
   Scratch(const Args& a, void* base) {
     char* const at = static_cast<char*>(base);  // null: only the size is asked for
@@ -107,8 +108,7 @@ struct Scratch {
     l = reinterpret_cast<float*>(take(rows * 64));
     acc = reinterpret_cast<float*>(take(padded(a.dv) * 4));
     q = reinterpret_cast<int32_t*>(take(rows * padded(a.dk) * 2));
-    k = take(a.runs.slots ? padded(a.dk) * 64 : 0);
-    v = take(a.runs.slots ? padded(a.dv) * 64 : 0);
+    q32 = a.runs.slots ? reinterpret_cast<float*>(take(rows * padded(a.dk) * 4)) : nullptr;
     bytes = static_cast<size_t>(used);
   }
 };
@@ -119,15 +119,17 @@ int group_rows(const Args& a, int r, int end) {
   return least(kRows, least(end, (r / per_kv_head + 1) * per_kv_head) - r);
 }
 
-// One row, every pair `rows` apart.
-void load_query(const Args& a, int row, bool negate, int32_t* to, int rows) {
+// One row, every pair `rows` apart; and as it is.
+void load_query(const Args& a, int row, bool negate, int32_t* to, int rows, float* q32) {
   const float* q = a.q + row / a.n_rows * a.q_head + row % a.n_rows * a.q_row;
   const __m512 flip = _mm512_set1_ps(negate ? -1.0f : 1.0f);
   for (int d = 0; d < padded(a.dk); d += 16) {
     const int left = a.dk - d;
     const __mmask16 in = left >= 16 ? 0xffff : left <= 0 ? 0 : static_cast<__mmask16>((1u << left) - 1);
     alignas(32) int32_t pair[8];
-    const __m256bh y = _mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_maskz_loadu_ps(in, q + d), flip));
+    const __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(in, q + d), flip);
+    if (q32) _mm512_store_ps(q32 + d, x);
+    const __m256bh y = _mm512_cvtneps_pbh(x);
     _mm256_store_si256(reinterpret_cast<__m256i*>(pair), reinterpret_cast<__m256i>(y));
     for (int i = 0; i < 8; ++i) to[(d / 2 + i) * rows] = pair[i];
   }
@@ -156,10 +158,42 @@ void attend_tile(const Args& a, const Group& g, const Blocks& b, float scale, fl
     pv_tiles<R, 2, true>(x.p, &b.v, d * 64, 1, acc + g.first * dv + d, dv, b.next_k + d * 64);
 }
 
+// A gathered tile; `next`: the tile and KV head that follow, if that is a gathered tile too.
+struct Gathered {
+  int32_t tile, next_tile;
+  int next_head;
+  const uint32_t* words;
+};
+
+template <int R>
+void attend_gathered(const Args& a, const Group& g, const Gathered& b, float scale, float unit, float* m, float* acc, Scratch& x) {
+  const int64_t dv = padded(a.dv);
+  RawRows keys, values, next;
+  key_rows(a, b.tile, g.kv_head, keys);
+  value_rows(a, b.tile, g.kv_head, values);
+  const bool more = b.next_tile >= a.runs.first_gathered;
+  if (more) key_rows(a, b.next_tile, b.next_head, next);
+  with_type(a.kv, [&]<Dtype T>() { qk_rows<R, T>(g.q32, keys, a.dk, x.s, &values); });
+  for (int r = 0; r < R; ++r) {
+    const int row = g.first + r;
+    const uint32_t visible = b.words ? b.words[row % a.n_rows] : ~0u;
+    float* s = x.s + r * kStep;
+    if (!raw_scores(a)) finish_scores(a, row / a.n_rows, row % a.n_rows, scale, &b.tile, 1, s);
+    softmax_step(s, &visible, 1, unit, dv, m[row], x.l + row * 16, acc + row * dv, x.p + r * kStep);
+    for (int i = 0; i < kTileKeys; i += 16)
+      _mm512_store_ps(s + i, channels<Dtype::bf16>(reinterpret_cast<const char*>(x.p + r * kStep + i), 0, 16));
+  }
+  with_type(a.kv, [&]<Dtype T>() { pv_rows<R, T>(x.s, values, a.dv, acc + g.first * dv, dv, more ? &next : nullptr); });
+}
+
 using AttendTile = void (*)(const Args&, const Group&, const Blocks&, float, float, float*, float*, Scratch&);
 constexpr AttendTile kAttendTile[kRows + 1] = {
     nullptr,        attend_tile<1>, attend_tile<2>, attend_tile<3>, attend_tile<4>,
     attend_tile<5>, attend_tile<6>, attend_tile<7>, attend_tile<8>};
+using AttendGathered = void (*)(const Args&, const Group&, const Gathered&, float, float, float*, float*, Scratch&);
+constexpr AttendGathered kAttendGathered[kRows + 1] = {
+    nullptr,            attend_gathered<1>, attend_gathered<2>, attend_gathered<3>, attend_gathered<4>,
+    attend_gathered<5>, attend_gathered<6>, attend_gathered<7>, attend_gathered<8>};
 
 void run_chunk(const Args& a, int task, void* scratch, void* shared) {
   const int chunks = chunks_of(a), chunk = task % chunks, list = task / chunks;
@@ -182,7 +216,7 @@ void run_chunk(const Args& a, int task, void* scratch, void* shared) {
   if (!walk.done())
     for (int r = row_begin, n; r < row_end; r += n) {
       n = group_rows(a, r, row_end);
-      for (int i = 0; i < n; ++i) load_query(a, r + i, a.scale < 0, x.q + r * pairs + i, n);
+      for (int i = 0; i < n; ++i) load_query(a, r + i, a.scale < 0, x.q + r * pairs + i, n, x.q32 ? x.q32 + (r + i) * 2 * pairs : nullptr);
     }
   while (!walk.done()) {
     Blocks b;
@@ -196,21 +230,16 @@ void run_chunk(const Args& a, int task, void* scratch, void* shared) {
       g.kv_head = r / a.n_rows / group;
       g.first = r;
       g.q = x.q + r * pairs;
+      g.q32 = x.q32 ? x.q32 + r * 2 * pairs : nullptr;
       const bool last = r + n >= row_end;
       const int next_head = last ? head_begin / group : (r + n) / a.n_rows / group;
       const int32_t following = last ? next_tile : b.tile;
-      if (b.tile < a.runs.first_gathered) {
-        b.k = block_of(a.packed_k, b.tile, g.kv_head);
-        b.v = block_of(a.packed_v, b.tile, g.kv_head);
-      } else {
-        if (r == row_begin || (r - 1) / a.n_rows / group != g.kv_head) {  // the first rows of this KV head
-          const int32_t* slots = avx512::slots_of(a.runs, b.tile);
-          avx512::gather_keys(a, slots, g.kv_head, x.k);
-          avx512::gather_values(a, slots, g.kv_head, x.v);
-        }
-        b.k = x.k;
-        b.v = x.v;
+      if (b.tile >= a.runs.first_gathered) {
+        kAttendGathered[n](a, g, {b.tile, last && walk.done() ? -1 : following, next_head, b.words}, scale, unit, m, acc, x);
+        continue;
       }
+      b.k = block_of(a.packed_k, b.tile, g.kv_head);
+      b.v = block_of(a.packed_v, b.tile, g.kv_head);
       b.next_k = following < a.runs.first_gathered ? block_of(a.packed_k, following, next_head) : b.k;
       kAttendTile[n](a, g, b, scale, unit, m, acc, x);
     }

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// Selection by scores: the code of kernel/cpu/lane16 with this architecture's vectors.
+#include "kernel/cpu/avx2/side_vec.h"
+
+#include "kernel/cpu/lane16/keep_mass.inc"
+
+namespace lacuna::kernel::avx2 {
+
+extern const Kernel<op::KeepMass> keep_mass;
+const Kernel<op::KeepMass> keep_mass{
+    .name = "cpu.avx2",
+    .needs = kAvx2,
+    .tasks = mass::tasks,
+    .scratch_bytes = mass::scratch_bytes,
+    .run = mass::run,
+};
+
+}  // namespace lacuna::kernel::avx2

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of the ops that choose by scores, best first.
+#include <iterator>
+
+#include "kernel/kernel.h"
+#include "op/keep_mass.h"
+#include "op/keep_mass_ref.h"
+
+namespace lacuna::kernel {
+namespace ref {
+extern const Kernel<op::KeepMass> keep_mass;
+const Kernel<op::KeepMass> keep_mass{
+    .name = "cpu.ref",
+    .tasks = [](const op::KeepMass::Args& a, int, int) { return a.rows; },
+    .run = [](const op::KeepMass::Args& a, int, int task, int, void*, void*) { op::keep_mass_row_ref(a, task); },
+};
+}  // namespace ref
+
+namespace avx512 {
+extern const Kernel<op::KeepMass> keep_mass;
+}
+namespace avx2 {
+extern const Kernel<op::KeepMass> keep_mass;
+}
+
+namespace {
+const Kernel<op::KeepMass>* const kKeepMass[] = {&avx512::keep_mass, &avx2::keep_mass, &ref::keep_mass};
+}
+
+extern const KernelList<op::KeepMass> keep_mass_list;
+const KernelList<op::KeepMass> keep_mass_list{std::begin(kKeepMass), std::end(kKeepMass)};
+
+}  // namespace lacuna::kernel
