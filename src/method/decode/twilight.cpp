@@ -35,8 +35,7 @@ constexpr Card kCard{
         "channels; ours over 32 keys of a channel, which tells keys apart better where some channels are far larger than others. Weights of the output always come from the keys themselves. A group of "
         "query heads attends to the union of what its heads keep. Soft-caps and biases of the model do not enter the "
         "estimate. Preset paper: mass 0.85 (LongChat; 0.95 for models of Llama 3.1's class). Preset auto: mass 0.99; over dense it "
-        "loses 0.6 % on SmolLM2 135M at 7,000 tokens, and 8.7 % on Gemma 3 270M at 26,000, whose keys 4 bits do not tell apart "
-        "well enough (bench/results/intel-xeon-amx/methods-*.txt).",
+        "loses 0.6 % on SmolLM2 135M at 7,000 tokens and 0.5 % on Gemma 3 270M at 26,000 (docs/decisions/018).",
     .shares_list_in_group = true,
     .keep_all = "dense+twilight:mass=1",
     .small = "dense+twilight:mass=0.6:layer_start=0",
