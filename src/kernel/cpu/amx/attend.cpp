@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // op attend for many rows, on AMX: bf16 products, f32 scores, sums and outputs.
 //
-// A task is a row block of one or more query heads that share a KV head and a tile list; their rows
-// are stacked and cut into units of 32. The tiles of the list are taken in spans that fit the L2 cache,
-// and every unit passes over a span, one tile of 32 keys per step:
+// A strip is a row block of one or more query heads that share a KV head and a tile list; their rows are
+// stacked and cut into units of 32. A task is some strips of one KV head. Their tiles are taken together,
+// in spans that fit the L2 cache, and every unit passes over its strip's tiles of a span, 32 keys per step:
 //   score       S[32][32] = Q K^T                tile products
 //   weigh       P = 2^(S * factor - top)         AVX-512, bf16 weights in the order of A tiles
 // and once per chunk of up to 8 steps
@@ -30,10 +30,13 @@ using Args = op::Attend::Args;
 
 constexpr int kUnitRows = 2 * kTileRows;
 constexpr int kChunkTiles = 8;      // most steps between two accumulations
-constexpr int kSpanTiles = 16;      // 256 KB of K and V at head_dim 128
-constexpr int kStackedRows = 256;   // most rows per task where heads are stacked
+constexpr int kSpanTiles = 32;      // 512 KB of K and V at head_dim 128
+constexpr int kStackedRows = 256;   // most rows per strip where heads are stacked
+constexpr int kMaxStrips = 16;      // per task,
+constexpr std::size_t kStateBytes = 1 << 20;  // and the most that their units may take in the L2 cache
 constexpr int kCopyRows = 128;      // a span is copied for this many rows or more,
 constexpr int kCopyHeads = 4;       // and a number of KV heads that this divides
+constexpr int kRowsAhead = 4;       // fetched while others are read or written
 constexpr int kTasksPerWorker = 4;  // tasks differ in length: leave something to balance with
 constexpr int kScoreSlots = 3;      // being stored, waiting, being weighed
 constexpr int kScoreSlot = kUnitRows * kTileKeys + 32;  // floats; not 4 KB: same rows in different cache sets
@@ -42,30 +45,6 @@ constexpr float kNone = -__builtin_inff();
 
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-// How a call is cut into tasks.
-struct Split {
-  int rows = 0;    // of a full block
-  int blocks = 0;
-  int heads = 1;   // query heads per task
-};
-
-// With `workers` = 0: the largest tasks any number of workers may get.
-Split split_of(const Args& a, int workers) {
-  Split s;
-  s.rows = a.runs.block_q < a.n_rows ? a.runs.block_q : a.n_rows;
-  s.blocks = ceil_div(a.n_rows, a.runs.block_q);
-  if (a.pv_skip) return s;  // stacked heads would share groups, and how many are stacked depends on the workers
-  const int per_list = a.hq / a.runs.heads;  // query heads
-  const int group = per_list < a.hq / a.hkv ? per_list : a.hq / a.hkv;
-  for (int heads = group; heads > 1; --heads) {
-    if (group % heads || heads * s.rows > kStackedRows) continue;
-    if (workers && static_cast<long>(a.hq / heads) * s.blocks < static_cast<long>(kTasksPerWorker) * workers) continue;
-    s.heads = heads;
-    break;
-  }
-  return s;
-}
-
 // Sizes that follow from the head dimensions, in tiles of 1 KB.
 struct Shape {
   int depth;     // products per score tile
@@ -73,13 +52,12 @@ struct Shape {
   explicit Shape(const Args& a) : depth(ceil_div(a.dk, kTileDepth)), channels(2 * ceil_div(a.dv, 32)) {}
 };
 
-// One tile of keys for the rows of a task.
+// One tile of keys for the rows of a strip.
 struct Keys {
   const char* k;               // [half of 16 keys][depth] B tiles
   const char* v;               // [channels / 2] pairs of B tiles, Task::v_step_ apart
   const std::uint32_t* words;  // of row 0 of the block; null: all rows see all keys
   std::int64_t first_cell;
-  const std::int32_t* slots;   // the cells of a gathered tile, whose k and v are still to be laid out; else null
   bool last = false;           // of its list
 };
 
@@ -102,59 +80,132 @@ std::size_t unit_bytes(const Shape& s) {
 }
 std::size_t span_bytes(const Shape& s) { return std::size_t{kSpanTiles} * (2 * s.depth + s.channels) * kTileBytes; }
 
+// How a call is cut into tasks.
+struct Split {
+  int rows = 0;    // of a full block
+  int blocks = 0;
+  int heads = 1;   // query heads per strip
+  int per_kv = 0;  // strips of a KV head
+  int strips = 1;  // per task, at most
+  int units() const { return strips * ceil_div(heads * rows, kUnitRows); }  // per task, at most
+  int tasks_per_kv() const { return ceil_div(per_kv, strips); }
+};
+
+// With `workers` = 0: the largest tasks any number of workers may get.
+Split split_of(const Args& a, int workers) {
+  Split s;
+  s.rows = a.runs.block_q < a.n_rows ? a.runs.block_q : a.n_rows;
+  s.blocks = ceil_div(a.n_rows, a.runs.block_q);
+  const int enough = kTasksPerWorker * workers;
+  const int per_list = a.hq / a.runs.heads;  // query heads
+  const int of_kv = a.hq / a.hkv, group = per_list < of_kv ? per_list : of_kv;
+  // With pv_skip stacked heads would share groups, and how many are stacked depends on the workers.
+  for (int heads = a.pv_skip ? 1 : group; heads > 1; --heads) {
+    if (group % heads || heads * s.rows > kStackedRows) continue;
+    if (workers && static_cast<long>(a.hq / heads) * s.blocks < enough) continue;
+    s.heads = heads;
+    break;
+  }
+  s.per_kv = of_kv / s.heads * s.blocks;
+  const auto fits = [&] {
+    return s.strips == 1 || (s.units() * unit_bytes(Shape(a)) <= kStateBytes && a.hkv * s.tasks_per_kv() >= enough);
+  };
+  for (s.strips = s.per_kv < kMaxStrips ? s.per_kv : kMaxStrips; !fits();) --s.strips;
+  if (workers) s.strips = ceil_div(s.per_kv, s.tasks_per_kv());  // alike
+  return s;
+}
+
 template <class Tiles>
 class Task {
  public:
-  Task(const Args& a, const Split& split, int task, char* scratch) : a_(a), shape_(a) {
-    const int groups = a.hq / split.heads;
-    block_ = split.blocks - 1 - task / groups;  // causal: the longest lists first
-    first_head_ = task % groups * split.heads;
-    kv_head_ = first_head_ / (a.hq / a.hkv);
-    first_row_ = block_ * a.runs.block_q;
-    rows_ = a.n_rows - first_row_ < split.rows ? a.n_rows - first_row_ : split.rows;
-    stacked_ = rows_ * split.heads;
+  Task(const Args& a, const Split& split, int task, char* scratch) : a_(a), shape_(a), split_(split) {
+    kv_head_ = task % a.hkv;
+    const int first = task / a.hkv * split.strips;
+    n_strips_ = split.per_kv - first < split.strips ? split.per_kv - first : split.strips;
+    int units = 0, stacked = 0;
+    for (int i = 0; i < n_strips_; ++i) {
+      open(first + i, strips_[i]);
+      strips_[i].first_unit = units;
+      units += ceil_div(strips_[i].stacked, kUnitRows);
+      stacked += strips_[i].stacked;
+    }
     scores_ = reinterpret_cast<float*>(scratch);
     weights_ = reinterpret_cast<std::uint16_t*>(scratch + kScoreBytes);
     discard_ = reinterpret_cast<float*>(scratch + kScoreBytes + kWeightBytes);
     units_ = scratch + kScoreBytes + kWeightBytes + kTileBytes;
-    span_ = units_ + ceil_div(stacked_, kUnitRows) * unit_bytes(shape_);
-    copies_ = stacked_ >= kCopyRows && a.hkv % kCopyHeads == 0;
+    span_ = units_ + units * unit_bytes(shape_);
+    copies_ = stacked >= kCopyRows && a.hkv % kCopyHeads == 0;
     v_step_ = (copies_ ? kSpanTiles : 1) * 2L * kTileBytes;
     adjusts_ = a.softcap > 0 || a.bias || !(a.scale > 0);
     factor_ = adjusts_ ? 1.0f : a.scale * kLog2e;
   }
 
   void run() {
-    const int n_units = ceil_div(stacked_, kUnitRows);
-    for (int u = 0; u < n_units; ++u) begin(u);
-    const int row_ptrs = ceil_div(a_.runs.n_rows, a_.runs.block_q) + 1;  // of a list
-    const std::int64_t which = a_.runs.heads == 1 ? 0 : first_head_ / a_.runs.heads_per_list;
-    const std::int32_t* list = a_.runs.row_ptr + which * row_ptrs + block_;
-    Keys span[kSpanTiles];
-    int n = 0;
-    for (std::int32_t i = list[0]; i < list[1]; ++i) {
-      const TileRun& run = a_.runs.runs[i];
-      for (std::int64_t tile = run.begin; tile < run.end; ++tile) {
-        span[n] = keys_of(tile, run.bits);
-        span[n++].last = i + 1 == list[1] && tile + 1 == run.end;
-        if (n == kSpanTiles) {
-          pass_all(n_units, span, n);
-          n = 0;
-        }
-      }
-    }
-    if (n) pass_all(n_units, span, n);
-    for (int u = 0; u < n_units; ++u) end(u);
+    each_unit([&](const Strip& s, int u) { begin(s, u); });
+    while (take_span()) each_unit([&](const Strip& s, int u) { pass(s, u); });
+    each_unit([&](const Strip& s, int u) { end(s, u); });
   }
 
  private:
+  struct Strip {
+    int first_head, first_row, rows, stacked;
+    int first_unit;  // of the task's
+    const TileRun *run, *end;  // what is left of its list,
+    std::int32_t tile;         // from this tile of `run` on; kNoTile: nothing
+    Keys span[kSpanTiles];
+    int n;  // of span in use
+  };
+  static constexpr std::int32_t kNoTile = INT32_MAX;
+
+  // Strip `i` of the KV head. Causal: the longest lists first.
+  void open(int i, Strip& s) const {
+    const int of_kv = a_.hq / a_.hkv / split_.heads, block = split_.blocks - 1 - i / of_kv;
+    s.first_head = (kv_head_ * of_kv + i % of_kv) * split_.heads;
+    s.first_row = block * a_.runs.block_q;
+    s.rows = a_.n_rows - s.first_row < split_.rows ? a_.n_rows - s.first_row : split_.rows;
+    s.stacked = s.rows * split_.heads;
+    const int row_ptrs = ceil_div(a_.runs.n_rows, a_.runs.block_q) + 1;  // of a list
+    const std::int64_t which = a_.runs.heads == 1 ? 0 : s.first_head / a_.runs.heads_per_list;
+    const std::int32_t* list = a_.runs.row_ptr + which * row_ptrs + block;
+    s.run = a_.runs.runs + list[0];
+    s.end = a_.runs.runs + list[1];
+    s.tile = s.run == s.end ? kNoTile : s.run->begin;
+  }
+
+  template <class Body>
+  void each_unit(const Body& body) const {
+    for (int i = 0; i < n_strips_; ++i)
+      for (int u = 0; u * kUnitRows < strips_[i].stacked; ++u) body(strips_[i], u);
+  }
+
   struct Row {
     int head, row;  // row of the call
   };
-  Row stacked_row(int i) const { return {first_head_ + i / rows_, first_row_ + i % rows_}; }
+  static Row stacked_row(const Strip& s, int i) { return {s.first_head + i / s.rows, s.first_row + i % s.rows}; }
 
-  Unit unit(int u) const {
-    char* at = units_ + u * unit_bytes(shape_);
+  // The next tiles of all strips, each laid out once. Returns false if there are none.
+  bool take_span() {
+    for (int i = 0; i < n_strips_; ++i) strips_[i].n = 0;
+    int slots = 0;
+    for (; slots < kSpanTiles; ++slots) {
+      std::int32_t tile = kNoTile;
+      for (int i = 0; i < n_strips_; ++i) tile = strips_[i].tile < tile ? strips_[i].tile : tile;
+      if (tile == kNoTile) break;
+      const Keys keys = keys_of(tile, slots);
+      for (int i = 0; i < n_strips_; ++i) {
+        Strip& s = strips_[i];
+        if (s.tile != tile) continue;
+        Keys& to = s.span[s.n++] = keys;
+        if (s.run->bits >= 0) to.words = a_.runs.words + static_cast<std::int64_t>(s.run->bits) * a_.runs.block_q;
+        if (++s.tile == s.run->end) s.tile = ++s.run == s.end ? kNoTile : s.run->begin;
+        to.last = s.tile == kNoTile;
+      }
+    }
+    return slots > 0;
+  }
+
+  Unit unit(const Strip& s, int u) const {
+    char* at = units_ + (s.first_unit + u) * unit_bytes(shape_);
     Unit x;
     x.q = at;
     x.acc = reinterpret_cast<float*>(at + std::size_t{2} * shape_.depth * kTileBytes);
@@ -162,7 +213,7 @@ class Task {
     x.top = x.sum + 2 * kUnitRows * 16;
     x.most = x.top + kUnitRows;
     x.turn = reinterpret_cast<int*>(x.most + kUnitRows);
-    x.live = stacked_ - u * kUnitRows < kUnitRows ? stacked_ - u * kUnitRows : kUnitRows;
+    x.live = s.stacked - u * kUnitRows < kUnitRows ? s.stacked - u * kUnitRows : kUnitRows;
     return x;
   }
   // Sixteen channels of a row of acc.
@@ -171,21 +222,22 @@ class Task {
   }
   static __mmask16 first_lanes(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
 
-  Keys keys_of(std::int64_t tile, std::int32_t bits) const {
-    const std::uint32_t* words = bits < 0 ? nullptr : a_.runs.words + static_cast<std::int64_t>(bits) * a_.runs.block_q;
-    if (tile >= a_.runs.first_gathered) return {nullptr, nullptr, words, 0, avx512::slots_of(a_.runs, tile)};
-    const std::int64_t block = tile * a_.hkv + kv_head_;
-    return {static_cast<const char*>(a_.packed_k.data) + block * 2 * shape_.depth * kTileBytes,
-            static_cast<const char*>(a_.packed_v.data) + block * shape_.channels * kTileBytes, words, tile * kTileKeys,
-            nullptr};
+  // Rows of q and out lie far apart, and no processor fetches them by itself.
+  template <int kWrite>
+  static void fetch(const Strip& s, int i, const float* base, std::int64_t head, std::int64_t row, int n) {
+    if (i >= s.stacked || !base) return;
+    const Row at = stacked_row(s, i);
+    const float* from = base + at.head * head + at.row * row;
+    for (int d = 0; d < n; d += 16) __builtin_prefetch(from + d, kWrite);
   }
 
   // Queries to bf16 A tiles (rows and channels past the end are zeros), and the state to start from.
-  void begin(int u) {
-    const Unit x = unit(u);
+  void begin(const Strip& s, int u) {
+    const Unit x = unit(s, u);
     *x.turn = 0;
     for (int r = 0; r < kUnitRows; ++r) {
-      const Row at = stacked_row(r < x.live ? u * kUnitRows + r : u * kUnitRows);
+      fetch<0>(s, u * kUnitRows + r + kRowsAhead, a_.q, a_.q_head, a_.q_row, a_.dk);
+      const Row at = stacked_row(s, r < x.live ? u * kUnitRows + r : u * kUnitRows);
       const float* q = a_.q + at.head * a_.q_head + at.row * a_.q_row;
       for (int d = 0; d < shape_.depth; ++d) {
         const int left = r < x.live ? a_.dk - d * kTileDepth : 0;
@@ -207,58 +259,53 @@ class Task {
     }
   }
 
-  // In place, the other heads lie between the tiles of a span. Where that makes large powers of two,
-  // the tiles share few cache sets, and enough rows pay for a copy (32/8/128: +10 %); elsewhere it only
-  // costs (9/3/64: -13 %). V is copied in the order in which accumulate() reads it. Gathered tiles are
-  // laid out at the same places.
-  void pass_all(int n_units, Keys* span, int n) {
-    const std::size_t k_bytes = std::size_t{2} * shape_.depth * kTileBytes;
-    const std::size_t v_bytes = (copies_ ? std::size_t{2} : shape_.channels) * kTileBytes;  // from tile to tile
-    for (int i = 0; i < n; ++i) {
-      char *k = span_ + i * k_bytes, *v = span_ + kSpanTiles * k_bytes + i * v_bytes;
-      if (span[i].slots) {
-        avx512::gather_keys(a_, span[i].slots, kv_head_, k);
-        avx512::gather_values(a_, span[i].slots, kv_head_, v, v_step_);
-      } else if (copies_) {
-        copy(k, span[i].k, k_bytes);
-        for (int c = 0; c < shape_.channels / 2; ++c)
-          copy(v + c * v_step_, span[i].v + c * 2 * kTileBytes, 2 * kTileBytes);
-      } else {
-        continue;
-      }
-      span[i].k = k;
-      span[i].v = v;
+  // A tile's keys and values, in a slot of the span or in place. In place, the other heads lie between the
+  // tiles. Where that makes large powers of two, the tiles share few cache sets, and enough rows pay for a
+  // copy (32/8/128: +10 %); elsewhere it only costs (9/3/64: -13 %). V is copied in the order in which
+  // accumulate() reads it. Gathered tiles are laid out at the same places.
+  Keys keys_of(std::int64_t tile, int slot) {
+    const std::size_t k_bytes = std::size_t{2} * shape_.depth * kTileBytes, v_bytes = shape_.channels * kTileBytes;
+    char *k = span_ + slot * k_bytes, *v = span_ + kSpanTiles * k_bytes + slot * (copies_ ? 2 * kTileBytes : v_bytes);
+    if (tile >= a_.runs.first_gathered) {
+      const std::int32_t* slots = avx512::slots_of(a_.runs, tile);
+      avx512::gather_keys(a_, slots, kv_head_, k);
+      avx512::gather_values(a_, slots, kv_head_, v, v_step_);
+      return {k, v, nullptr, 0};
     }
-    for (int u = 0; u < n_units; ++u) pass(u, span, n);
+    const char *from_k = a_.packed_k.block(tile, kv_head_), *from_v = a_.packed_v.block(tile, kv_head_);
+    if (!copies_) return {from_k, from_v, nullptr, tile * kTileKeys};
+    copy(k, from_k, k_bytes);
+    for (int c = 0; c < shape_.channels / 2; ++c) copy(v + c * v_step_, from_v + c * 2 * kTileBytes, 2 * kTileBytes);
+    return {k, v, nullptr, tile * kTileKeys};
   }
   static void copy(char* to, const char* from, std::size_t bytes) {
     for (std::size_t i = 0; i < bytes; i += 64) _mm512_store_si512(to + i, _mm512_loadu_si512(from + i));
   }
 
   // A unit over the tiles of a span, less those none of its rows sees (beyond the diagonal, say).
-  void pass(int u, const Keys* span, int n) {
-    const Unit x = unit(u);
+  void pass(const Strip& s, int u) {
+    const Unit x = unit(s, u);
     Keys seen_by[kSpanTiles];
     int m = 0;
-    for (int i = 0; i < n; ++i)
-      if (!span[i].words || seen(u, x.live, span[i].words)) seen_by[m++] = span[i];
+    for (int i = 0; i < s.n; ++i)
+      if (!s.span[i].words || seen(s, u, x.live, s.span[i].words)) seen_by[m++] = s.span[i];
     if (!m) return;
-    if (x.live <= kTileRows) return sweep<1, 0>(u, x, seen_by, m);
+    if (x.live <= kTileRows) return sweep<1, 0>(s, u, x, seen_by, m);
     switch (shape_.depth) {
-      case 1: return sweep<2, 1>(u, x, seen_by, m);
-      case 2: return sweep<2, 2>(u, x, seen_by, m);
-      case 4: return sweep<2, 4>(u, x, seen_by, m);
-      case 8: return sweep<2, 8>(u, x, seen_by, m);
-      default: return sweep<2, 0>(u, x, seen_by, m);
+      case 1: return sweep<2, 1>(s, u, x, seen_by, m);
+      case 2: return sweep<2, 2>(s, u, x, seen_by, m);
+      case 4: return sweep<2, 4>(s, u, x, seen_by, m);
+      case 8: return sweep<2, 8>(s, u, x, seen_by, m);
+      default: return sweep<2, 0>(s, u, x, seen_by, m);
     }
   }
 
-  bool seen(int u, int live, const std::uint32_t* words) const {
+  static bool seen(const Strip& s, int u, int live, const std::uint32_t* words) {
     std::uint32_t any = 0;
-    int row = u * kUnitRows % rows_;
+    int row = u * kUnitRows % s.rows;
     for (int r = 0; r < live; ++r) {
       any |= words[row];
-      if (++row == rows_) row = 0;
+      if (++row == s.rows) row = 0;
     }
     return any != 0;
   }
@@ -272,15 +319,15 @@ class Task {
   // All steps of a unit over n tiles. R: 16-row tiles in use. Depth: shape_.depth, or 0 for one that
   // does not divide the rows evenly; weighing then follows the products instead of mixing with them.
   template <int R, int Depth>
-  void sweep(int u, const Unit& x, const Keys* keys, int n) {
+  void sweep(const Strip& s, int u, const Unit& x, const Keys* keys, int n) {
     for (float*& p : pending_) p = discard_;
     pending_stride_ = 0;
     int chunk = 0;  // first tile not yet accumulated
     for (int step = 0; step < n + 2; ++step) {
       const int weighed = step - 2;
       if (weighed >= 0) {
-        prepare(u, x, slot(weighed), keys[weighed]);
-        if (a_.pv_skip) skips_[weighed] = leave_out(u, x, slot(weighed), keys[weighed]);
+        prepare(s, u, x, slot(weighed), keys[weighed]);
+        if (a_.pv_skip) skips_[weighed] = leave_out(s, u, x, slot(weighed), keys[weighed]);
       }
       Weigher w(factor_);
       if (step < n) {
@@ -398,28 +445,28 @@ class Task {
   }
 
   // What must happen to scores before they are weighed.
-  void prepare(int u, const Unit& x, float* s, const Keys& keys) const {
+  void prepare(const Strip& strip, int u, const Unit& x, float* s, const Keys& keys) const {
     if (adjusts_)
-      for (int r = 0; r < x.live; ++r) adjust(stacked_row(u * kUnitRows + r), s + r * kTileKeys, keys);
+      for (int r = 0; r < x.live; ++r) adjust(stacked_row(strip, u * kUnitRows + r), s + r * kTileKeys, keys);
     if (!keys.words) return;
     const __m512 none = _mm512_set1_ps(kNone);
-    int row = u * kUnitRows % rows_;
+    int row = u * kUnitRows % strip.rows;
     for (int r = 0; r < x.live; ++r, s += kTileKeys) {
       const std::uint32_t hidden = ~keys.words[row];
       _mm512_mask_store_ps(s, static_cast<__mmask16>(hidden), none);
       _mm512_mask_store_ps(s + 16, static_cast<__mmask16>(hidden >> 16), none);
-      if (++row == rows_) row = 0;
+      if (++row == strip.rows) row = 0;
     }
   }
 
   // pv_skip, after prepare: whether the unit leaves the tile out, whose scores are then -inf.
-  [[gnu::noinline]] bool leave_out(int u, const Unit& x, float* s, const Keys& keys) const {
+  [[gnu::noinline]] bool leave_out(const Strip& strip, int u, const Unit& x, float* s, const Keys& keys) const {
     const __m512 factor = _mm512_set1_ps(factor_);
     bool small = !keys.words && !keys.last;
     for (int r = 0; r < x.live; ++r) {
       const __m512 low = _mm512_mul_ps(_mm512_load_ps(s + r * kTileKeys), factor);
       const __m512 high = _mm512_mul_ps(_mm512_load_ps(s + r * kTileKeys + 16), factor);
-      const __m512 bound = _mm512_set1_ps(x.most[r] - a_.pv_skip[stacked_row(u * kUnitRows + r).head]);
+      const __m512 bound = _mm512_set1_ps(x.most[r] - a_.pv_skip[stacked_row(strip, u * kUnitRows + r).head]);
       // Not less or equal: above, or a NaN. A maximum takes its second operand for a NaN.
       small = small && !(_mm512_cmp_ps_mask(low, bound, _CMP_NLE_UQ) | _mm512_cmp_ps_mask(high, bound, _CMP_NLE_UQ));
       x.most[r] = _mm512_reduce_max_ps(_mm512_max_ps(high, _mm512_max_ps(low, _mm512_set1_ps(x.most[r]))));
@@ -503,10 +550,11 @@ class Task {
   }
 
   // State out, or output and lse.
-  void end(int u) {
-    const Unit x = unit(u);
+  void end(const Strip& s, int u) {
+    const Unit x = unit(s, u);
     for (int r = 0; r < x.live; ++r) {
-      const Row at = stacked_row(u * kUnitRows + r);
+      fetch<1>(s, u * kUnitRows + r + kRowsAhead, a_.out, a_.out_head, a_.out_row, a_.dv);
+      const Row at = stacked_row(s, u * kUnitRows + r);
       const std::int64_t state = static_cast<std::int64_t>(at.head) * a_.n_rows + at.row;
       float top = x.top[r], sum = _mm512_reduce_add_ps(_mm512_load_ps(x.sum + (*x.turn * kUnitRows + r) * 16));
       if (a_.resume.m) {
@@ -535,7 +583,9 @@ class Task {
 
   const Args& a_;
   const Shape shape_;
-  int block_, first_head_, kv_head_, first_row_, rows_, stacked_;
+  const Split split_;
+  int kv_head_, n_strips_;
+  Strip strips_[kMaxStrips];
   float* scores_;           // [kScoreSlots] of [32 rows][32 keys]
   std::uint16_t* weights_;  // [2][kChunkTiles] A tiles
   bool skips_[kSpanTiles] = {};  // of the unit's pass: tiles left out
@@ -559,15 +609,16 @@ const char* why_not(const Args& a, int) {
 }
 
 int tasks(const Args& a, int, int workers) {
-  const Split s = split_of(a, workers);
-  return a.hq / s.heads * s.blocks;
+  return a.hkv * split_of(a, workers).tasks_per_kv();
 }
 
 std::size_t scratch_bytes(const Args& a) {
-  // Fewer heads per task never need more rows, so the largest split bounds them all.
-  const Split s = split_of(a, 0);
-  return kScoreBytes + kWeightBytes + kTileBytes + span_bytes(Shape(a)) +
-         ceil_div(s.heads * s.rows, kUnitRows) * unit_bytes(Shape(a));
+  // How heads and blocks are shared out depends on the workers; what bounds it does not.
+  const Split most = split_of(a, 0);
+  const std::size_t unit = unit_bytes(Shape(a)), strip = ceil_div(most.heads * most.rows, kUnitRows) * unit;
+  const std::size_t all = static_cast<std::size_t>(a.hq / a.hkv) * most.blocks * ceil_div(most.rows, kUnitRows) * unit;
+  const std::size_t state = all < kStateBytes ? all : kStateBytes;
+  return kScoreBytes + kWeightBytes + kTileBytes + span_bytes(Shape(a)) + (strip > state ? strip : state);
 }
 
 template <class Tiles>
