@@ -11,12 +11,16 @@
 #include "kernel/kernel.h"
 #include "lacuna/parallel.h"
 #include "lacuna/result.h"
+#include "op/alike.h"
 #include "op/attend.h"
 #include "op/keep_mass.h"
+#include "op/line_sums.h"
 #include "op/pack.h"
+#include "op/segment_mass.h"
 #include "op/side_scores.h"
 #include "op/side_write.h"
 #include "op/strided_scores.h"
+#include "op/top_weights.h"
 
 namespace lacuna {
 
@@ -29,6 +33,10 @@ extern const KernelList<op::PageScores> page_scores_list;
 extern const KernelList<op::LabelScores> label_scores_list;
 extern const KernelList<op::Int4Scores> int4_scores_list;
 extern const KernelList<op::KeepMass> keep_mass_list;
+extern const KernelList<op::TopWeights> top_weights_list;
+extern const KernelList<op::LineSums> line_sums_list;
+extern const KernelList<op::SegmentMass> segment_mass_list;
+extern const KernelList<op::Alike> alike_list;
 }  // namespace kernel
 
 std::string describe(Features features);

@@ -588,6 +588,10 @@ void Session::Impl::run_op(const char* name, const void* args) {
   run(kernel::label_scores_list);
   run(kernel::int4_scores_list);
   run(kernel::keep_mass_list);
+  run(kernel::top_weights_list);
+  run(kernel::line_sums_list);
+  run(kernel::segment_mass_list);
+  run(kernel::alike_list);
 }
 
 Status Session::attend(const AttendCall& call) {

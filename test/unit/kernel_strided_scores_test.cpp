@@ -28,9 +28,10 @@ struct StridedSpec {
   int stride = 8, hq = 2, hkv = 1, dk = 64, n_rows = 64;
   std::int64_t n_keys = 200, first_cell = 0, first_key_of_row0 = -1;
   std::uint64_t seed = 1;
+  int more_heads = 0;  // KV heads of the cache that the call does not ask for
   std::string line() const {
-    return fmt::format("strided_scores stride={} hq={} hkv={} dk={} nq={} nkv={} first_cell={} causal_from={} seed={}", stride,
-                       hq, hkv, dk, n_rows, n_keys, first_cell, first_key_of_row0, seed);
+    return fmt::format("strided_scores stride={} hq={} hkv={} dk={} nq={} nkv={} first_cell={} causal_from={} seed={} more_heads={}", stride,
+                       hq, hkv, dk, n_rows, n_keys, first_cell, first_key_of_row0, seed, more_heads);
   }
 };
 
@@ -40,24 +41,26 @@ bool check_strided(const kernel::Kernel<op::StridedScores>& k, const StridedSpec
   const PackFormat format = k.pack == PackFormat::none ? PackFormat::lane16_f32 : k.pack;
   // Cells around the segment hold other keys, one of them NaN.
   const std::int64_t cells = s.first_cell + s.n_keys + 40;
-  std::vector<float> q(static_cast<std::size_t>(s.hq) * s.n_rows * (s.dk + 3), NAN), raw(static_cast<std::size_t>(cells) * s.hkv * s.dk);
+  const int heads = s.hkv + s.more_heads;
+  std::vector<float> q(static_cast<std::size_t>(s.hq) * s.n_rows * (s.dk + 3), NAN);
+  std::vector<float> raw(static_cast<std::size_t>(cells * heads * s.dk));
   for (int i = 0; i < s.hq * s.n_rows; ++i)
     for (int d = 0; d < s.dk; ++d) q[static_cast<std::size_t>(i) * (s.dk + 3) + d] = normal();
   for (auto& x : raw) x = normal();
-  raw[static_cast<std::size_t>(s.first_cell + s.n_keys) * s.hkv * s.dk] = NAN;
+  raw[static_cast<std::size_t>(s.first_cell + s.n_keys) * heads * s.dk] = NAN;
   Buffer storage;
-  PackedView view{nullptr, format, s.hkv, s.dk, cells};
-  const std::size_t bytes = view.block_bytes() * static_cast<std::size_t>(tiles_of(cells) * s.hkv);
+  PackedView view{nullptr, format, heads, s.dk, cells};
+  const std::size_t bytes = view.block_bytes() * static_cast<std::size_t>(tiles_of(cells) * heads);
   view.data = storage.grow(bytes);
   std::memset(storage.data(), 0, bytes);
   op::Pack::Args pack;
   pack.dtype = Dtype::f32;
   pack.raw = raw.data();
   pack.head = s.dk;
-  pack.cell = static_cast<std::int64_t>(s.hkv) * s.dk;
+  pack.cell = static_cast<std::int64_t>(heads) * s.dk;
   pack.n = cells;
   pack.format = format;
-  pack.heads = s.hkv;
+  pack.heads = heads;
   pack.dim = s.dk;
   pack.packed = storage.data();
   op::pack_ref(pack);
@@ -131,6 +134,10 @@ TEST(StridedScoresKernels, EqualTheReference) {
       for (const int from : {0, 5, 64})
         taken += check_strided(*k, {.stride = stride, .dk = 40, .n_rows = 150, .n_keys = 150 + from, .first_cell = 16,
                                     .first_key_of_row0 = from});
+      // Some heads of a cache, few rows of each: rows of a group may be multiplied together.
+      for (const int rows : {1, 8, 20, 70})
+        taken += check_strided(*k, {.stride = stride, .hq = 6, .hkv = 2, .n_rows = rows, .n_keys = 100, .first_key_of_row0 = 100 - rows,
+                                    .more_heads = 1});
     }
     EXPECT_GT(taken, 0) << k->name;
   }

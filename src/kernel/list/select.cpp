@@ -5,6 +5,8 @@
 #include "kernel/kernel.h"
 #include "op/keep_mass.h"
 #include "op/keep_mass_ref.h"
+#include "op/top_weights.h"
+#include "op/top_weights_ref.h"
 
 namespace lacuna::kernel {
 namespace ref {
@@ -14,20 +16,31 @@ const Kernel<op::KeepMass> keep_mass{
     .tasks = [](const op::KeepMass::Args& a, int, int) { return a.rows; },
     .run = [](const op::KeepMass::Args& a, int, int task, int, void*, void*) { op::keep_mass_row_ref(a, task); },
 };
+extern const Kernel<op::TopWeights> top_weights;
+const Kernel<op::TopWeights> top_weights{
+    .name = "cpu.ref",
+    .tasks = [](const op::TopWeights::Args& a, int, int) { return a.rows; },
+    .run = [](const op::TopWeights::Args& a, int, int task, int, void*, void*) { op::top_weights_row_ref(a, task); },
+};
 }  // namespace ref
 
 namespace avx512 {
 extern const Kernel<op::KeepMass> keep_mass;
+extern const Kernel<op::TopWeights> top_weights;
 }
 namespace avx2 {
 extern const Kernel<op::KeepMass> keep_mass;
+extern const Kernel<op::TopWeights> top_weights;
 }
 
 namespace {
 const Kernel<op::KeepMass>* const kKeepMass[] = {&avx512::keep_mass, &avx2::keep_mass, &ref::keep_mass};
+const Kernel<op::TopWeights>* const kTopWeights[] = {&avx512::top_weights, &avx2::top_weights, &ref::top_weights};
 }
 
 extern const KernelList<op::KeepMass> keep_mass_list;
 const KernelList<op::KeepMass> keep_mass_list{std::begin(kKeepMass), std::end(kKeepMass)};
+extern const KernelList<op::TopWeights> top_weights_list;
+const KernelList<op::TopWeights> top_weights_list{std::begin(kTopWeights), std::end(kTopWeights)};
 
 }  // namespace lacuna::kernel

@@ -85,6 +85,16 @@ static inline F times_power(F p, F n) {
   return _mm256_mul_ps(p, _mm256_castsi256_ps(bits));
 }
 
+// 2^x for -126 < x < 127, to 2.8e-6.
+static inline F two_to(F x) {
+  const F whole = nearest(x), f = sub(x, whole);
+  F p = fma(all(9.5828531689e-3f), f, all(5.5906425036e-2f));
+  p = fma(p, f, all(2.4024098611e-1f));
+  p = fma(p, f, all(6.9312419337e-1f));
+  const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127)), 23);
+  return _mm256_mul_ps(fma(p, f, all(1.0f)), _mm256_castsi256_ps(power));
+}
+
 // Eight vectors of eight become their columns.
 static inline void transpose(F* x) {
   F y[8];

@@ -3,6 +3,7 @@
 #include "kernel/cpu/avx512/side_vec.h"
 
 #include "kernel/cpu/lane16/keep_mass.inc"
+#include "kernel/cpu/lane16/top_weights.inc"
 
 namespace lacuna::kernel::avx512 {
 
@@ -13,6 +14,14 @@ const Kernel<op::KeepMass> keep_mass{
     .tasks = mass::tasks,
     .scratch_bytes = mass::scratch_bytes,
     .run = mass::run,
+};
+extern const Kernel<op::TopWeights> top_weights;
+const Kernel<op::TopWeights> top_weights{
+    .name = "cpu.avx512",
+    .needs = kAvx512,
+    .tasks = top::tasks,
+    .scratch_bytes = top::scratch_bytes,
+    .run = top::run,
 };
 
 }  // namespace lacuna::kernel::avx512

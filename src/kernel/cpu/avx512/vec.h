@@ -64,6 +64,15 @@ static inline void store_some(float* p, F x, int64_t n) { _mm512_mask_storeu_ps(
 static inline F nearest(F x) { return _mm512_roundscale_ps(x, 0); }
 static inline F times_power(F p, F n) { return _mm512_scalef_ps(p, n); }
 
+// 2^x for x > -126, to 2.6e-6: reduce(x) is x - floor(x), and scalef takes the floor itself.
+static inline F two_to(F x) {
+  const F f = _mm512_reduce_ps(x, 0x09);
+  F p = fma(all(1.3534167980e-2f), f, all(5.2011460956e-2f));
+  p = fma(p, f, all(2.4144275630e-1f));
+  p = fma(p, f, all(6.9300383471e-1f));
+  return _mm512_scalef_ps(fma(p, f, all(1.0000002593f)), x);
+}
+
 // Sixteen vectors of sixteen 32-bit words become their columns.
 static inline void transpose(__m512i* x) {
   __m512i y[16];

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Parts of estimators: the code of kernel/cpu/lane16 with this architecture's vectors.
+#include "kernel/cpu/avx512/vec.h"
+
+#include "kernel/cpu/lane16/alike.inc"
+#include "kernel/cpu/lane16/line_sums.inc"
+#include "kernel/cpu/lane16/segment_mass.inc"
+
+namespace lacuna::kernel::avx512 {
+
+extern const Kernel<op::LineSums> line_sums;
+const Kernel<op::LineSums> line_sums{
+    .name = "cpu.avx512",
+    .needs = kAvx512,
+    .pack = PackFormat::lane16_f16,
+    .why_not = lines::why_not,
+    .phases = 2,
+    .tasks = lines::tasks,
+    .scratch_bytes = lines::scratch_bytes<lines::Lane16Scores>,
+    .shared_bytes = lines::shared_bytes,
+    .run = lines::run<lines::Lane16Scores>,
+};
+extern const Kernel<op::SegmentMass> segment_mass;
+const Kernel<op::SegmentMass> segment_mass{
+    .name = "cpu.avx512",
+    .needs = kAvx512,
+    .tasks = segments::tasks,
+    .scratch_bytes = segments::scratch_bytes,
+    .run = segments::run,
+};
+extern const Kernel<op::Alike> alike_vectors;
+const Kernel<op::Alike> alike_vectors{
+    .name = "cpu.avx512",
+    .needs = kAvx512,
+    .phases = 3,
+    .tasks = alike::tasks,
+    .scratch_bytes = alike::scratch_bytes,
+    .shared_bytes = alike::shared_bytes,
+    .run = alike::run,
+};
+
+}  // namespace lacuna::kernel::avx512

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of the ops that estimators are made of, against their references.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "base/buffer.h"
+#include "base/half.h"
+#include "base/rng.h"
+#include "engine/pick.h"
+#include "op/alike_ref.h"
+#include "op/line_sums_ref.h"
+#include "op/pack_ref.h"
+#include "op/segment_mass_ref.h"
+
+namespace lacuna::test {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kUntouched = 12345.0f;
+
+// Calls body(kernel) for every kernel that this machine has.
+template <class Op, class Body>
+void each_kernel(const kernel::KernelList<Op>& list, const Body& body) {
+  for (const auto* k : list)
+    if (missing_features(detect_features(), k->needs).empty()) body(*k);
+}
+
+template <class Op>
+void run_on(const kernel::Kernel<Op>& k, const typename Op::Args& a, int workers) {
+  const auto pool = make_thread_pool(workers);
+  Workspace space;
+  run_kernel(k, a, *pool, space);
+}
+
+// ---- line_sums
+
+struct LineCase {
+  int hq = 2, hkv = 1, dk = 64, rows = 64;
+  std::int64_t first_key = 100, behind = 0, first_cell = 0;  // keys before the first row's own, after the last row's
+  float spread = 1.0f;
+  float bad = 0;  // one key holds this if it is no number
+  std::string line() const {
+    return fmt::format("hq={} hkv={} dk={} rows={} first_key={} behind={} first_cell={} spread={} bad={}", hq, hkv, dk, rows, first_key, behind,
+                       first_cell, spread, bad);
+  }
+};
+
+bool check_lines(const kernel::Kernel<op::LineSums>& k, const LineCase& c) {
+  Rng rng(7);
+  const std::int64_t n_keys = c.first_key + c.rows + c.behind, cells = c.first_cell + n_keys + 40;
+  const PackFormat format = k.pack == PackFormat::none ? PackFormat::lane16_f32 : k.pack;
+  std::vector<float> q(static_cast<std::size_t>(c.hq * c.rows) * (c.dk + 3), NAN), raw(static_cast<std::size_t>(cells) * (c.hkv + 1) * c.dk);
+  for (int i = 0; i < c.hq * c.rows; ++i)
+    for (int d = 0; d < c.dk; ++d) q[static_cast<std::size_t>(i * (c.dk + 3) + d)] = c.spread * static_cast<float>(rng.normal());
+  for (float& x : raw) x = static_cast<float>(rng.normal());
+  // What lies around the keys must not matter.
+  for (std::int64_t cell = 0; cell < cells; ++cell)
+    if (cell < c.first_cell || cell >= c.first_cell + c.first_key + c.rows) raw[static_cast<std::size_t>(cell * (c.hkv + 1) * c.dk)] = NAN;
+  if (!std::isfinite(c.bad)) raw[static_cast<std::size_t>((c.first_cell + c.first_key / 2) * (c.hkv + 1) * c.dk)] = c.bad;
+  // One head more than the call asks for: heads of a call may be some of the cache's.
+  PackedView view{nullptr, format, c.hkv + 1, c.dk, cells};
+  Buffer storage;
+  const std::size_t bytes = view.block_bytes() * static_cast<std::size_t>(tiles_of(cells) * view.heads);
+  view.data = storage.grow(bytes);
+  std::memset(storage.data(), 0, bytes);
+  op::Pack::Args pack;
+  pack.dtype = Dtype::f32;
+  pack.raw = raw.data();
+  pack.head = c.dk;
+  pack.cell = std::int64_t{c.hkv + 1} * c.dk;
+  pack.n = cells;
+  pack.format = format;
+  pack.heads = view.heads;
+  pack.dim = c.dk;
+  pack.packed = storage.data();
+  op::pack_ref(pack);
+
+  op::LineSums::Args a{.hq = c.hq, .hkv = c.hkv, .dk = c.dk, .n_rows = c.rows, .n_keys = n_keys, .first_cell = c.first_cell,
+                       .first_key = c.first_key, .q = q.data(), .q_head = std::int64_t{c.rows} * (c.dk + 3), .q_row = c.dk + 3,
+                       .packed_k = view, .scale = 0.125f};
+  if (k.why_not && k.why_not(a, 1)) return false;
+  const auto size = static_cast<std::size_t>(c.hq * n_keys);
+  std::vector<float> got[2], again[2], want[2];
+  const auto run = [&](std::vector<float>* to, int workers) {
+    for (int i = 0; i < 2; ++i) to[i].assign(size + 1, kUntouched);
+    a.vertical = to[0].data();
+    a.slash = to[1].data();
+    run_on(k, a, workers);
+  };
+  run(got, 1);
+  run(again, 3);
+  // The reference in the kernel's precision: q rounded like the packed keys.
+  std::vector<float> rounded = q;
+  if (format == PackFormat::pair16_bf16)
+    for (float& x : rounded) x = bf16_to_float(float_to_bf16(x));
+  a.q = rounded.data();
+  for (auto& w : want) w.assign(size, 0.0f);
+  a.vertical = want[0].data();
+  a.slash = want[1].data();
+  for (int h = 0; h < c.hq; ++h) op::line_sums_head_ref(a, h);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(std::memcmp(got[i].data(), again[i].data(), size * 4), 0) << k.name << " 1 or 3 workers: " << c.line();
+    EXPECT_EQ(got[i][size], kUntouched) << k.name << " wrote past the end: " << c.line();
+    double worst = 0;
+    for (std::size_t j = 0; j < size; ++j) worst = std::max<double>(worst, got[i][j] == got[i][j] ? std::fabs(got[i][j] - want[i][j]) : 1e9);
+    EXPECT_LE(worst, 2e-4) << k.name << (i ? " slash: " : " vertical: ") << c.line();
+  }
+  return true;
+}
+
+TEST(LineSums, EqualTheReference) {
+  each_kernel(kernel::line_sums_list, [](const kernel::Kernel<op::LineSums>& k) {
+    int taken = 0;
+    for (int dk = 16; dk <= 256; dk += 24) taken += check_lines(k, {.dk = dk, .rows = 33, .first_key = 70});
+    for (int rows : {1, 2, 7, 8, 31, 32, 33, 40, 63, 64, 65, 96, 97, 130})
+      taken += check_lines(k, {.hq = 4, .hkv = 2, .dk = 32, .rows = rows, .first_key = 300 + rows, .first_cell = rows % 3 * 16});
+    for (std::int64_t first = 0; first < 70; first += 3)
+      taken += check_lines(k, {.dk = 32, .rows = 20, .first_key = first, .behind = first % 4 * 5, .first_cell = first % 2 * 16});
+    taken += check_lines(k, {.first_key = 1500, .spread = 12.0f});
+    EXPECT_GT(taken, 0) << k.name;
+  });
+}
+
+TEST(LineSums, WhatIsNoNumberCarriesNoMass) {
+  each_kernel(kernel::line_sums_list, [](const kernel::Kernel<op::LineSums>& k) {
+    EXPECT_TRUE(check_lines(k, {.bad = NAN})) << k.name;
+    // Of either sign, by the query: rows of which one score is infinite are flat, or do without the key.
+    EXPECT_TRUE(check_lines(k, {.bad = kInfinity})) << k.name;
+  });
+}
+
+// ---- segment_mass
+
+TEST(SegmentMass, EqualsTheReference) {
+  each_kernel(kernel::segment_mass_list, [](const kernel::Kernel<op::SegmentMass>& k) {
+    for (std::uint64_t seed = 1; seed <= 60; ++seed) {
+      Rng rng(seed);
+      const auto columns = static_cast<std::int32_t>(1 + rng.below(300)), groups = static_cast<std::int32_t>(1 + rng.below(4));
+      const auto row = (columns + 15) / 16 * 16;
+      std::vector<std::int32_t> ptr{0}, end;
+      for (int g = 0; g < groups; ++g) {
+        for (auto n = rng.below(12); n > 0; --n) end.push_back(static_cast<std::int32_t>(1 + rng.below(static_cast<std::uint64_t>(columns))));
+        ptr.push_back(static_cast<std::int32_t>(end.size()));
+      }
+      const auto rows = static_cast<std::int64_t>(end.size());
+      std::vector<float> score(static_cast<std::size_t>(2 * rows * row), NAN);
+      const float spread[] = {1.0f, 30.0f, 0.0f, 300.0f};
+      for (std::int64_t r = 0; r < 2 * rows; ++r)
+        for (std::int32_t c = 0; c < end[static_cast<std::size_t>(r % rows)]; ++c)
+          score[static_cast<std::size_t>(r * row + c)] = spread[seed % 4] * static_cast<float>(rng.normal());
+      if (seed % 5 == 0 && rows > 0) score[0] = seed % 2 ? NAN : kInfinity;
+      op::SegmentMass::Args a{.heads = 2, .groups = groups, .columns = columns, .group_ptr = ptr.data(), .end = end.data(),
+                              .score_head = rows * row, .score_row = row, .scale = 0.3f,
+                              .segment = static_cast<std::int32_t>(1 + rng.below(9))};
+      a.mass_head = std::int64_t{groups} * a.segments() + 3;
+      const auto run = [&](auto&& with) {
+        std::vector<float> used = score, mass(static_cast<std::size_t>(2 * a.mass_head), kUntouched);
+        a.score = used.data();
+        a.mass = mass.data();
+        with();
+        return mass;
+      };
+      const auto want = run([&] {
+        for (int i = 0; i < 2 * groups; ++i) op::segment_mass_group_ref(a, i / groups, i % groups);
+      });
+      const auto got = run([&] { run_on(k, a, 1); }), again = run([&] { run_on(k, a, 3); });
+      EXPECT_EQ(got, again) << k.name << " 1 or 3 workers, seed " << seed;
+      for (std::size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-4) << k.name << " seed " << seed << " at " << i;
+    }
+  });
+}
+
+// ---- alike
+
+TEST(Alike, EqualsTheReference) {
+  each_kernel(kernel::alike_list, [](const kernel::Kernel<op::Alike>& k) {
+    for (std::uint64_t seed = 1; seed <= 60; ++seed) {
+      Rng rng(seed);
+      const auto n = static_cast<std::int64_t>(1 + rng.below(200));
+      const int heads = 2, dim = static_cast<int>(1 + rng.below(100)), row = heads * dim + 5;
+      constexpr std::int32_t kBlocks[] = {1, 16, 32, 64};
+      std::vector<float> x(static_cast<std::size_t>(2 * n * row), NAN);
+      std::vector<std::int32_t> place;
+      for (std::int64_t i = 0; i < n; ++i) place.push_back(static_cast<std::int32_t>(2 * n - 1 - 2 * i));
+      const bool scattered = seed % 2;
+      for (std::int64_t i = 0; i < n; ++i)
+        for (int c = 0; c < heads * dim; ++c)
+          x[static_cast<std::size_t>((scattered ? place[static_cast<std::size_t>(i)] : i) * row + c)] =
+              seed % 7 == 0 && i / 8 % 2 == 0 ? 0.0f : 0.5f + static_cast<float>(rng.normal());
+      std::vector<std::uint16_t> halves;
+      const Dtype type = seed % 3 == 0 ? Dtype::f32 : seed % 3 == 1 ? Dtype::f16 : Dtype::bf16;
+      for (const float y : x) halves.push_back(type == Dtype::f16 ? float_to_half(y) : float_to_bf16(y));
+      op::Alike::Args a{.heads = heads, .dim = dim, .block = kBlocks[seed % 4], .n = n, .dtype = type,
+                        .x = type == Dtype::f32 ? static_cast<const void*>(x.data()) : halves.data(), .head = dim, .row = row,
+                        .place = scattered ? place.data() : nullptr, .smooth = seed / 2 % 2 == 0};
+      const auto size = static_cast<std::size_t>(heads * a.blocks());
+      std::vector<float> want(size), got(size + 1, kUntouched), again(size + 1, kUntouched);
+      a.sim = want.data();
+      for (int h = 0; h < heads; ++h) op::alike_head_ref(a, h);
+      a.sim = got.data();
+      run_on(k, a, 1);
+      a.sim = again.data();
+      run_on(k, a, 3);
+      EXPECT_EQ(got, again) << k.name << " 1 or 3 workers, seed " << seed;
+      EXPECT_EQ(got[size], kUntouched) << k.name;
+      // One vector less a mean of one is rounding alone, and may point anywhere.
+      if (a.smooth && n == 1) continue;
+      for (std::size_t i = 0; i < size; ++i) ASSERT_NEAR(got[i], want[i], 2e-5) << k.name << " seed " << seed << " at " << i;
+    }
+  });
+}
+
+TEST(Alike, NoNumberMeetsNoBound) {
+  each_kernel(kernel::alike_list, [](const kernel::Kernel<op::Alike>& k) {
+    for (const float bad : {NAN, kInfinity})
+      for (const bool smooth : {false, true}) {
+        std::vector<float> x(96 * 8, 1.0f);
+        x[40 * 8 + 3] = bad;
+        float sim[3];
+        run_on(k, {.heads = 1, .dim = 8, .block = 32, .n = 96, .x = x.data(), .head = 0, .row = 8, .smooth = smooth, .sim = sim}, 2);
+        EXPECT_TRUE(std::isnan(sim[1])) << k.name;
+        if (!smooth) {
+          EXPECT_NEAR(sim[0], 1.0f, 1e-6f) << k.name;
+        }
+      }
+  });
+}
+
+}  // namespace
+}  // namespace lacuna::test
