@@ -10,6 +10,7 @@
 #include "block/estimate/pooled.h"
 #include "block/slots.h"
 #include "block/stripes.h"
+#include "op/top_weights.h"
 
 namespace lacuna::block {
 namespace {
@@ -25,30 +26,42 @@ std::vector<std::uint8_t> heads_of(std::span<const HeadShape> shapes, HeadKind k
 
 Ranges stripes_of(const AttentionView& x, std::span<const HeadShape> shapes, const Lines& lines, Context& context) {
   const auto n = static_cast<std::int32_t>(x.grid.n_keys);
+  const std::vector<std::uint8_t> wanted = heads_of(shapes, HeadKind::vertical_slash);
   LineSums sums;
   {
     const Timed timed(context, Verb::estimate);
-    sums =
-        last_rows(x, static_cast<std::int32_t>(lines.last_rows), context, heads_of(shapes, HeadKind::vertical_slash));
+    sums = last_rows(x, static_cast<std::int32_t>(lines.last_rows), context, wanted);
   }
   const Timed timed(context, Verb::budget);
-  const auto capped = [n](std::int64_t count) { return static_cast<std::int32_t>(std::min<std::int64_t>(count, n)); };
-  const std::int32_t row_blocks = (x.grid.n_rows + kShapeBlock - 1) / kShapeBlock;
+  const std::int32_t row_blocks = (x.grid.n_rows + kShapeBlock - 1) / kShapeBlock, words = (n + 31) / 32;
+  // Bits of the kept columns, then of the kept distances: [2][heads][words].
+  const std::int64_t half = std::int64_t{x.grid.heads} * words;
+  auto* kept = context.scratch_as<std::uint32_t>(kKeptSlot, static_cast<std::size_t>(2 * half));
+  auto* count = context.scratch_as<std::int32_t>(kCountSlot, static_cast<std::size_t>(2 * x.grid.heads));
+  const auto capped = [n](std::int64_t c) { return static_cast<std::int32_t>(std::min<std::int64_t>(c, n)); };
+  for (std::int32_t h = 0; h < x.grid.heads; ++h) {
+    count[h] = capped(shapes[static_cast<std::size_t>(h)].columns);
+    count[x.grid.heads + h] = capped(shapes[static_cast<std::size_t>(h)].reach);
+  }
+  for_wanted_groups(x, wanted, x.hkv, [&](std::int32_t first, std::int32_t heads, std::int32_t, std::int32_t) {
+    for (const bool slash : {false, true})
+      context.run<op::TopWeights>({.rows = heads,
+                                   .n = n,
+                                   .weight = (slash ? sums.slash : sums.vertical) + std::int64_t{first} * n,
+                                   .weight_row = n,
+                                   .forced = capped(slash ? lines.window : lines.sink),
+                                   .count = count + (slash ? x.grid.heads : 0) + first,
+                                   .kept = kept + (slash ? half : 0) + std::int64_t{first} * words,
+                                   .kept_row = words});
+  });
   std::vector<std::vector<Range>> lists(static_cast<std::size_t>(x.grid.heads * row_blocks));
-  const auto workers = static_cast<std::size_t>(context.threads().workers());
-  auto* work = context.scratch_as<float>(kWorkSlot, workers * static_cast<std::size_t>(n));
-  auto* kept = context.scratch_as<std::int32_t>(kKeptSlot, workers * 2 * static_cast<std::size_t>(n));
-  context.threads().each(x.grid.heads, [&](int h, int worker) {
-    const HeadShape& shape = shapes[static_cast<std::size_t>(h)];
-    if (shape.kind != HeadKind::vertical_slash) return;
-    std::int32_t *cols = kept + std::int64_t{worker} * 2 * n, *dists = cols + n;
-    float* w = work + std::int64_t{worker} * n;
-    const std::int64_t at = std::int64_t{h} * n;
-    const auto n_cols = top_count(sums.vertical + at, n, capped(lines.sink), capped(shape.columns), w, cols);
-    const auto n_dists = top_count(sums.slash + at, n, capped(lines.window), capped(shape.reach), w, dists);
-    for (std::int32_t u = 0; u < row_blocks; ++u)
-      append_stripes(x.grid, kShapeBlock, u, {cols, static_cast<std::size_t>(n_cols)},
-                     {dists, static_cast<std::size_t>(n_dists)}, lists[static_cast<std::size_t>(h * row_blocks + u)]);
+  context.threads().each(x.grid.heads, [&](int h, int) {
+    if (!wanted[static_cast<std::size_t>(h)]) return;
+    const auto of_head = [&](std::int64_t from) {
+      return std::span<const std::uint32_t>(kept + from + std::int64_t{h} * words, static_cast<std::size_t>(words));
+    };
+    const Stripes stripes(x.grid, kShapeBlock, of_head(0), of_head(half));
+    for (std::int32_t u = 0; u < row_blocks; ++u) stripes.append(u, lists[static_cast<std::size_t>(h * row_blocks + u)]);
   });
   return join_ranges(x.grid, kShapeBlock, x.grid.heads, lists);
 }

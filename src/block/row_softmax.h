@@ -24,6 +24,17 @@ inline float max_of(const float* x, std::int64_t n) {
   return best;
 }
 
+inline float sum_of(const float* x, std::int64_t n) {
+  float lane[kLanes] = {}, sum = 0;
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int l = 0; l < kLanes; ++l) lane[l] += x[i + l];
+  for (; i < n; ++i) sum += x[i];
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
+  return sum + lane[0];
+}
+
 // x becomes exp((x - top) * factor).
 inline void exp_terms(float* x, std::int64_t n, float top, float factor) {
   for (std::int64_t i = 0; i < n; ++i) x[i] = fast_exp((x[i] - top) * factor);
@@ -32,12 +43,7 @@ inline void exp_terms(float* x, std::int64_t n, float top, float factor) {
 // Sum of exp((x - top) * factor); x is overwritten by the terms.
 inline float sum_exp(float* x, std::int64_t n, float top, float factor) {
   exp_terms(x, n, top, factor);
-  float lane[4] = {}, sum = 0;
-  std::int64_t i = 0;
-  for (; i + 4 <= n; i += 4)
-    for (int l = 0; l < 4; ++l) lane[l] += x[i + l];
-  for (; i < n; ++i) sum += x[i];
-  return sum + ((lane[0] + lane[1]) + (lane[2] + lane[3]));
+  return sum_of(x, n);
 }
 
 // x becomes softmax(x * factor). Returns the sum before division.

@@ -16,12 +16,16 @@
 #include "base/rng.h"
 #include "engine/side.h"
 #include "method/method.h"
+#include "op/alike_ref.h"
 #include "op/keep_mass_ref.h"
+#include "op/line_sums_ref.h"
 #include "op/pack_ref.h"
+#include "op/segment_mass_ref.h"
 #include "op/side_scores_ref.h"
 #include "op/side_write_ref.h"
 #include "op/strided_scores.h"
 #include "op/strided_scores_ref.h"
+#include "op/top_weights_ref.h"
 
 namespace lacuna::test {
 
@@ -44,6 +48,7 @@ class RefContext final : public Context, private ParallelFor {
   }
   void run_op(const char* op, const void* args) override {
     if (const auto* s = as<op::StridedScores>(op, args)) scored_heads += s->hq;
+    if (const auto* s = as<op::LineSums>(op, args)) scored_heads += s->hq;
     if (const auto* s = as<op::StridedScores>(op, args))
       for (int h = 0; h < s->hq; ++h)
         for (std::int64_t m = 0; m < s->m_rows(); ++m) op::strided_scores_row_ref(*s, h, m);
@@ -55,6 +60,14 @@ class RefContext final : public Context, private ParallelFor {
       for (int g = 0; g < s->hkv; ++g) op::int4_scores_ref(*s, g);
     if (const auto* s = as<op::KeepMass>(op, args))
       for (int r = 0; r < s->rows; ++r) op::keep_mass_row_ref(*s, r);
+    if (const auto* s = as<op::TopWeights>(op, args))
+      for (int r = 0; r < s->rows; ++r) op::top_weights_row_ref(*s, r);
+    if (const auto* s = as<op::LineSums>(op, args))
+      for (int h = 0; h < s->hq; ++h) op::line_sums_head_ref(*s, h);
+    if (const auto* s = as<op::SegmentMass>(op, args))
+      for (int i = 0; i < s->heads * s->groups; ++i) op::segment_mass_group_ref(*s, i / s->groups, i % s->groups);
+    if (const auto* s = as<op::Alike>(op, args))
+      for (int h = 0; h < s->heads; ++h) op::alike_head_ref(*s, h);
   }
   template <class Op>
   static const typename Op::Args* as(const char* op, const void* args) {

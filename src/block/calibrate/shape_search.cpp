@@ -77,9 +77,10 @@ struct ShapeSearch::Call {
   std::int64_t touched(const std::vector<std::int32_t>& columns, const std::vector<std::int32_t>& distances) const {
     std::int64_t keys = 0;
     std::vector<Range> list;
+    const Stripes stripes(grid, kShapeBlock, line_bits(columns, grid.n_keys), line_bits(distances, grid.n_keys));
     for (const std::int32_t u : blocks) {
       list.clear();
-      append_stripes(grid, kShapeBlock, u, columns, distances, list);
+      stripes.append(u, list);
       for (const Range& r : list) keys += r.end - r.begin;
     }
     return keys;
@@ -221,9 +222,10 @@ void ShapeSearch::judge(const Call& call, std::int32_t head, float* score, std::
                       : static_cast<double>(count);
       };
       std::vector<Range> list;
+      const Stripes stripes(g, kShapeBlock, line_bits(columns, n), line_bits(distances, n));
       count(t, size(n_columns, lines.sink), size(n_distances, lines.window), [&](std::int32_t i, std::int32_t u) {
         list.clear();
-        append_stripes(g, kShapeBlock, u, columns, distances, list);
+        stripes.append(u, list);
         double sum = 0;
         for (const Range& r : list) sum += kept(i, r.begin, r.end);
         return sum;

@@ -3,27 +3,14 @@
 
 #include <algorithm>
 
-#include "block/row_softmax.h"
 #include "block/slots.h"
+#include "op/segment_mass.h"
 #include "op/strided_scores.h"
 
 namespace lacuna::block {
 namespace {
 
 constexpr std::int64_t kScoreFloats = 8 << 20;
-
-// Adds one strided row's softmax to its block's masses. `part` holds key_blocks() floats.
-void add_row(float* score, std::int64_t n, std::int64_t per_block, float factor, float* part, float* mass) {
-  const float top = max_of(score, n);
-  float total = 0;
-  std::int64_t blocks = 0;
-  for (std::int64_t at = 0; at < n; at += per_block, ++blocks) {
-    part[blocks] = sum_exp(score + at, std::min(per_block, n - at), top, factor);
-    total += part[blocks];
-  }
-  const float inverse = 1.0f / total;
-  for (std::int64_t b = 0; b < blocks; ++b) mass[b] += part[b] * inverse;
-}
 
 }  // namespace
 
@@ -32,8 +19,10 @@ const float* antidiagonal_mass(const Antidiagonal& a, Context& context) {
   const std::int32_t row_blocks = a.row_blocks();
   const auto cells = static_cast<std::size_t>(a.grid.heads * row_blocks * key_blocks);
   float* mass = context.scratch_as<float>(kMassSlot, cells);
-  std::fill(mass, mass + cells, 0.0f);
-  float* parts = context.scratch_as<float>(kWorkSlot, static_cast<std::size_t>(context.threads().workers() * key_blocks));
+  std::fill(mass, mass + cells, 0.0f);  // of row blocks without a strided row
+  // Where the strided rows of each row block begin, and how many squares each of them sees.
+  auto* group_ptr = context.scratch_as<std::int32_t>(kCountSlot, static_cast<std::size_t>(row_blocks + 1));
+  auto* ends = context.scratch_as<std::int32_t>(kWorkSlot, static_cast<std::size_t>(a.strided_rows()));
 
   op::StridedScores::Args s;
   s.stride = a.stride;
@@ -62,13 +51,21 @@ const float* antidiagonal_mass(const Antidiagonal& a, Context& context) {
     s.score = context.scratch_as<float>(kScoreSlot, static_cast<std::size_t>(s.hq * s.m_rows() * s.score_row));
     context.run<op::StridedScores>(s);
 
-    context.threads().each(s.hq * (end - begin), [&](int task, int worker) {
-      const std::int64_t h = task / (end - begin);
-      const std::int32_t u = begin + task % (end - begin);
-      for (std::int64_t m = a.first_strided_row(u) - first; m < a.first_strided_row(u + 1) - first; ++m)
-        add_row(s.score + (h * s.m_rows() + m) * s.score_row, s.causal_end(m), a.block / a.stride, factor,
-                parts + worker * key_blocks, mass + (h * row_blocks + u) * key_blocks);
-    });
+    for (std::int32_t u = begin; u <= end; ++u)
+      group_ptr[u - begin] = static_cast<std::int32_t>(a.first_strided_row(u) - first);
+    for (std::int64_t m = 0; m < s.m_rows(); ++m) ends[m] = static_cast<std::int32_t>(s.causal_end(m));
+    context.run<op::SegmentMass>({.heads = s.hq,
+                                  .groups = end - begin,
+                                  .columns = static_cast<std::int32_t>(s.n_cols()),
+                                  .group_ptr = group_ptr,
+                                  .end = ends,
+                                  .score = s.score,
+                                  .score_head = s.m_rows() * s.score_row,
+                                  .score_row = s.score_row,
+                                  .scale = factor,
+                                  .segment = a.block / a.stride,
+                                  .mass = mass + begin * key_blocks,
+                                  .mass_head = row_blocks * key_blocks});
   }
   return mass;
 }

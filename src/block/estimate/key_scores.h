@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Estimate: plain scores q.k of a few rows with all keys, some KV heads at a time, so that the scores
-// of a long prompt stay within a bounded memory. What the estimators on last rows and on pooled
-// queries have in common.
+// of a long prompt stay within a bounded memory.
 #pragma once
 
 #include <algorithm>
@@ -27,6 +26,32 @@ struct FewRows {
 using Wanted = std::span<const std::uint8_t>;
 inline bool is_wanted(Wanted wanted, std::int32_t head) { return wanted.empty() || wanted[static_cast<std::size_t>(head)] != 0; }
 
+// Calls each(first query head, query heads, KV head, KV heads) for runs of wanted heads, which are whole
+// groups, at most `at_once` of them, or a part of one group.
+template <class Each>
+void for_wanted_groups(const AttentionView& x, Wanted wanted, std::int64_t at_once, const Each& each) {
+  const std::int32_t group = x.grid.heads / x.hkv, most = static_cast<std::int32_t>(std::clamp<std::int64_t>(at_once, 1, x.hkv));
+  for (std::int32_t first = 0; first < x.grid.heads;) {
+    std::int32_t end = first;  // behind the wanted heads that begin here
+    while (end < x.grid.heads && is_wanted(wanted, end)) ++end;
+    if (end == first) {
+      ++first;
+      continue;
+    }
+    const std::int32_t kv = first / group, groups = first % group == 0 ? (end - first) / group : 0;
+    const std::int32_t kv_heads = std::clamp(groups, 1, most);
+    const std::int32_t heads = groups > 0 ? kv_heads * group : std::min(end, (kv + 1) * group) - first;
+    each(first, heads, kv, kv_heads);
+    first += heads;
+  }
+}
+
+// The same keys, from KV head `kv` on.
+inline PackedView from_head(PackedView keys, std::int32_t kv) {
+  keys.data = keys.block(0, kv);
+  return keys;
+}
+
 // Calls each(h, scores, score_row) for every wanted query head, on any worker: the scores of row i begin at
 // scores + i * score_row, unscaled. Scores lie in kScoreSlot.
 template <class Each>
@@ -42,31 +67,20 @@ void for_key_scores(const AttentionView& x, const FewRows& few, Context& context
   s.first_cell = keys.first_cell;
   s.q_head = few.q_head;
   s.q_row = few.q_row;
-  s.packed_k = keys.packed;
   s.score_row = (s.n_keys + 15) / 16 * 16;
   s.first_key_of_row0 = few.first_key;
-  const auto at_once = static_cast<std::int32_t>(
-      std::clamp<std::int64_t>(kScoreFloats / (std::int64_t{group} * few.rows * s.score_row), 1, x.hkv));
-  for (std::int32_t first = 0; first < x.grid.heads;) {
-    std::int32_t end = first;  // behind the wanted heads that begin here
-    while (end < x.grid.heads && is_wanted(wanted, end)) ++end;
-    if (end == first) {
-      ++first;
-      continue;
-    }
-    // Whole groups, some at once, or a part of one.
-    const std::int32_t kv = first / group, groups = first % group == 0 ? (end - first) / group : 0;
-    s.hkv = std::clamp(groups, 1, at_once);
-    s.hq = groups > 0 ? s.hkv * group : std::min(end, (kv + 1) * group) - first;
+  for_wanted_groups(x, wanted, kScoreFloats / (std::int64_t{group} * few.rows * s.score_row),
+                    [&](std::int32_t first, std::int32_t heads, std::int32_t kv, std::int32_t kv_heads) {
+    s.hq = heads;
+    s.hkv = kv_heads;
     s.q = few.q + std::int64_t{first} * few.q_head;
-    s.packed_k.data = static_cast<const char*>(keys.packed.data) + static_cast<std::size_t>(kv) * keys.packed.block_bytes();
+    s.packed_k = from_head(keys.packed, kv);
     s.score = context.scratch_as<float>(kScoreSlot, static_cast<std::size_t>(s.hq * s.n_rows * s.score_row));
     context.run<op::StridedScores>(s);
     context.threads().each(s.hq, [&](int h, int) {
       each(first + h, s.score + std::int64_t{h} * s.n_rows * s.score_row, s.score_row);
     });
-    first += s.hq;
-  }
+  });
 }
 
 }  // namespace lacuna::block

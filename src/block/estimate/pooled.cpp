@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "block/row_softmax.h"
+
 namespace lacuna::block {
 
 PooledScores pooled_scores(const AttentionView& x, std::int32_t block_q, std::int32_t block_k, Context& context,
@@ -39,9 +41,7 @@ PooledScores pooled_scores(const AttentionView& x, std::int32_t block_q, std::in
           to[b] = -std::numeric_limits<float>::infinity();
           continue;
         }
-        float sum = 0;
-        for (std::int64_t j = begin; j < end; ++j) sum += s[j];
-        to[b] = sum / static_cast<float>(end - begin);
+        to[b] = sum_of(s + begin, end - begin) / static_cast<float>(end - begin);
       }
     }
   }, wanted);

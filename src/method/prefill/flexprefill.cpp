@@ -20,6 +20,7 @@
 #include "block/row_softmax.h"
 #include "block/slots.h"
 #include "method/method.h"
+#include "op/top_weights.h"
 
 namespace lacuna::method {
 namespace {
@@ -109,8 +110,9 @@ class FlexPrefill final : public Method {
     const auto aware = [&](int h) { return distance[static_cast<std::size_t>(h)] < divergence; };
     {
       const Timed timed(context, Verb::budget);
+      const std::int32_t* covering = lines_that_cover(x, sums, context);
       context.threads().each(g.heads, [&](int h, int) {
-        fixed_part(x, sums, h, aware(h), kept + std::int64_t{h} * row_blocks * key_blocks);
+        fixed_part(x, sums, h, aware(h) ? nullptr : covering + 2 * h, kept + std::int64_t{h} * row_blocks * key_blocks);
       });
     }
     if (std::any_of(distance.begin(), distance.end(), [&](float d) { return d < divergence; })) {
@@ -129,13 +131,28 @@ class FlexPrefill final : public Method {
   }
 
  private:
-  // Entries, in descending order, whose sums stay within the mass target, and one.
-  std::int64_t covering(const float* x, std::int32_t n, float* work, std::int32_t* list) const {
-    return 1 + block::top_mass(x, n, 0, n, mass, block::TopMass::within, work, list);
+  // How many columns, and how many distances, in descending order of their sums, stay within `mass` of all,
+  // and one: [heads][2].
+  const std::int32_t* lines_that_cover(const AttentionView& x, const block::LineSums& sums, Context& context) const {
+    const auto n = static_cast<std::int32_t>(x.grid.n_keys);
+    auto* count = context.scratch_as<std::int32_t>(block::kCountSlot, static_cast<std::size_t>(4 * x.grid.heads));
+    std::int32_t* taken = count + 2 * x.grid.heads;
+    for (const bool slash : {false, true}) {
+      context.run<op::TopWeights>({.rows = x.grid.heads,
+                                   .n = n,
+                                   .weight = slash ? sums.slash : sums.vertical,
+                                   .weight_row = n,
+                                   .mass = static_cast<float>(mass),
+                                   .taken = taken});
+      for (std::int32_t h = 0; h < x.grid.heads; ++h) count[2 * h + slash] = 1 + taken[h];
+    }
+    return count;
   }
 
-  // The vertical and slash blocks of head h, block 0 and the blocks of own keys.
-  void fixed_part(const AttentionView& x, const block::LineSums& sums, std::int32_t h, bool aware, std::uint8_t* set) const {
+  // The vertical and slash blocks of head h, block 0 and the blocks of own keys. `covering`: of this head; null: the
+  // least is kept.
+  void fixed_part(const AttentionView& x, const block::LineSums& sums, std::int32_t h, const std::int32_t* covering,
+                  std::uint8_t* set) const {
     const Grid& g = x.grid;
     const std::int64_t n = g.n_keys, key_blocks = (n + block - 1) / block, row_blocks = (g.n_rows + block - 1) / block;
     const std::int64_t most = std::min(key_blocks, max_budget > 0 ? std::max<std::int64_t>(1, max_budget / block) : key_blocks);
@@ -143,20 +160,20 @@ class FlexPrefill final : public Method {
     std::vector<float> work(static_cast<std::size_t>(n));
     std::vector<std::int32_t> list(static_cast<std::size_t>(n));
     // The blocks of a line's largest sums; they stand in `list`.
-    const auto largest = [&](const float* line) {
-      const std::int64_t wanted =
-          aware ? least : std::clamp(covering(line, static_cast<std::int32_t>(n), work.data(), list.data()) / block + 1, least, most);
-      std::vector<float> sum(static_cast<std::size_t>(key_blocks), 0.0f);
-      for (std::int64_t j = 0; j < n; ++j) sum[static_cast<std::size_t>(j / block)] += line[j];
+    const auto largest = [&](const float* line, bool slash) {
+      const std::int64_t wanted = covering ? std::clamp(covering[slash] / block + 1, least, most) : least;
+      std::vector<float> sum(static_cast<std::size_t>(key_blocks));
+      for (std::int64_t b = 0; b < key_blocks; ++b)
+        sum[static_cast<std::size_t>(b)] = block::sum_of(line + b * block, std::min(block, n - b * block));
       return block::top_count(sum.data(), static_cast<std::int32_t>(key_blocks), 0, static_cast<std::int32_t>(wanted), work.data(), list.data());
     };
     std::fill(set, set + row_blocks * key_blocks, std::uint8_t{0});
-    std::int32_t count = largest(sums.vertical + h * n);
+    std::int32_t count = largest(sums.vertical + h * n, false);
     for (std::int64_t u = 0; u < row_blocks; ++u) {
       set[u * key_blocks] = 1;
       for (std::int32_t i = 0; i < count; ++i) set[u * key_blocks + list[static_cast<std::size_t>(i)]] = 1;
     }
-    count = largest(sums.slash + h * n);
+    count = largest(sums.slash + h * n, true);
     const bool one = g.first_key % block == 0 && cover == "one";
     for (std::int64_t u = 0; u < row_blocks; ++u) {
       const std::int64_t first = g.first_key + u * block, last = std::min(first + block, g.first_key + g.n_rows) - 1;
@@ -179,21 +196,20 @@ class FlexPrefill final : public Method {
     last.grid.first_key = x.grid.first_key + x.grid.n_rows - block;
     const block::PooledScores scores = block::pooled_scores(last, static_cast<std::int32_t>(block), static_cast<std::int32_t>(block), context);
     std::vector<float> out(static_cast<std::size_t>(x.grid.heads));
-    for (std::int32_t h = 0; h < x.grid.heads; ++h) {
+    context.threads().each(x.grid.heads, [&](int h, int) {
       float* p = scores.row(h, 0);
       block::softmax(p, key_blocks, x.scale);
       const float* v = sums.vertical + std::int64_t{h} * n;
       double js = 0;
       for (std::int64_t b = 0; b < key_blocks; ++b) {
-        double exact = 0;
-        for (std::int64_t j = b * block; j < std::min((b + 1) * block, n); ++j) exact += v[j];
-        exact /= static_cast<double>(block);  // a column sums over that many rows
+        // A column sums over as many rows.
+        const double exact = block::sum_of(v + b * block, std::min(block, n - b * block)) / static_cast<double>(block);
         const double mean = 0.5 * (exact + p[b]);
         if (p[b] > 0) js += 0.5 * p[b] * std::log(p[b] / mean);
         if (exact > 0) js += 0.5 * exact * std::log(exact / mean);
       }
       out[static_cast<std::size_t>(h)] = static_cast<float>(std::sqrt(std::max(js, 0.0)));
-    }
+    });
     return out;
   }
 

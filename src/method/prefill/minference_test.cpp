@@ -48,8 +48,8 @@ TEST(MInference, StripesCoverTheirLinesAndNoFutureKey) {
     }
     const std::vector<std::int32_t> c(columns.begin(), columns.end()), d(distances.begin(), distances.end());
     std::vector<std::vector<Range>> lists((static_cast<std::size_t>(g.n_rows) + 63) / 64);
-    for (std::size_t u = 0; u < lists.size(); ++u)
-      block::append_stripes(g, 64, static_cast<std::int32_t>(u), c, d, lists[u]);
+    const block::Stripes stripes(g, 64, block::line_bits(c, g.n_keys), block::line_bits(d, g.n_keys));
+    for (std::size_t u = 0; u < lists.size(); ++u) stripes.append(static_cast<std::int32_t>(u), lists[u]);
     const Ranges r = join_ranges(g, 64, 1, lists);
     ASSERT_TRUE(r.check().ok()) << r.check().error().what;
     for (std::int32_t i = 0; i < g.n_rows; ++i) {
