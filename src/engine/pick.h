@@ -13,6 +13,7 @@
 #include "lacuna/result.h"
 #include "op/alike.h"
 #include "op/attend.h"
+#include "op/attend_grad.h"
 #include "op/keep_mass.h"
 #include "op/line_sums.h"
 #include "op/pack.h"
@@ -26,6 +27,7 @@ namespace lacuna {
 
 namespace kernel {
 extern const KernelList<op::Attend> attend_list;
+extern const KernelList<op::AttendGrad> attend_grad_list;
 extern const KernelList<op::Pack> pack_list;
 extern const KernelList<op::StridedScores> strided_scores_list;
 extern const KernelList<op::SideWrite> side_write_list;
