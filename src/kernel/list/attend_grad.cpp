@@ -17,8 +17,17 @@ const Kernel<op::AttendGrad> attend_grad{
 };
 }  // namespace ref
 
+namespace avx512 {
+extern const Kernel<op::AttendGrad> attend_grad;
+}
+namespace avx2 {
+extern const Kernel<op::AttendGrad> attend_grad;
+}
+
 namespace {
-const Kernel<op::AttendGrad>* const kAttendGrad[] = {&ref::attend_grad};
+const Kernel<op::AttendGrad>* const kAttendGrad[] = {
+    &avx512::attend_grad, &avx2::attend_grad, &ref::attend_grad,
+};
 }  // namespace
 
 extern const KernelList<op::AttendGrad> attend_grad_list;
