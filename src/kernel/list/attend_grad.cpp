@@ -17,6 +17,9 @@ const Kernel<op::AttendGrad> attend_grad{
 };
 }  // namespace ref
 
+namespace amx {
+extern const Kernel<op::AttendGrad> attend_grad, attend_grad_emulated;
+}
 namespace avx512 {
 extern const Kernel<op::AttendGrad> attend_grad;
 }
@@ -26,7 +29,7 @@ extern const Kernel<op::AttendGrad> attend_grad;
 
 namespace {
 const Kernel<op::AttendGrad>* const kAttendGrad[] = {
-    &avx512::attend_grad, &avx2::attend_grad, &ref::attend_grad,
+    &amx::attend_grad, &amx::attend_grad_emulated, &avx512::attend_grad, &avx2::attend_grad, &ref::attend_grad,
 };
 }  // namespace
 
