@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "method/method.h"
+#include "pattern/invert.h"  // of a LoweredRuns::view(), for gradients
 #include "pattern/pattern.h"
 #include "pattern/tile_runs.h"
 #include "pattern/visibility.h"

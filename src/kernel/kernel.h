@@ -3,8 +3,8 @@
 // A kernel: one body for one op on one kind of machine, as data. A list of kernels (kernel/list/) is
 // ordered best first, the reference last; engine/pick takes the first that has no reason to refuse.
 //
-// A kernel owns no threads and no memory. Its work is a number of independent tasks in one or two
-// phases (the second starts when the first has ended: split-KV merges, say); the caller runs them on
+// A kernel owns no threads and no memory. Its work is a number of independent tasks in one or more
+// phases (each starts when the one before has ended: split-KV merges, say); the caller runs them on
 // any workers, in any order. Results must not depend on that order.
 #pragma once
 

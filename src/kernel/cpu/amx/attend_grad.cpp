@@ -50,8 +50,9 @@ struct Unit {
   float *lse = nullptr, *rest = nullptr;  // [32]; lse in base 2, but natural with a soft-cap; +inf: no such row
 
   Unit() = default;
+  // 2 KB more than the tiles: those that a batch reads together spread over the first cache's sets.
   static std::size_t bytes(const Shape& s) {
-    return std::size_t{4} * (s.k_depth + s.v_depth) * kTileBytes + 2 * kUnitRows * 4;
+    return std::size_t{4} * (s.k_depth + s.v_depth) * kTileBytes + 2 * kTileBytes;
   }
   Unit(const Shape& s, char* at)
       : q(at),
@@ -106,7 +107,7 @@ struct Scratch {
   char* k_turned;    // [k_channels][tile] A tiles: 16 channels, 32 keys
   char* pairs;       // one tile's keys on their way to k_turned
   float *d_k, *d_v;  // [tile][half of 16 keys][channels] C tiles
-  char *p, *ds;      // [unit][tile][half of 16 keys] A tiles
+  char *p, *ds;      // [tile][unit][half of 16 keys] A tiles
   char* ds_pairs;    // [unit][tile][2] B tiles
   float* slots;      // [2][kSlot]
   float* bias;       // [key][16]
@@ -139,16 +140,55 @@ struct Scratch {
 
 __mmask16 first_lanes(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
 
+// Sixteen f32 rows (null: zeros) into both operand orders: to `half` of a [2][depth] of B tiles over channels, and to
+// that half of the rows of B tiles over rows.
+void pack16(const float* const* row, int dim, int half, int depth, char* channels, char* rows) {
+  const __m512i low_pairs = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                                             37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const __m512i high_pairs = _mm512_add_epi16(low_pairs, _mm512_set1_epi16(16));
+  channels += static_cast<long>(half) * depth * kTileBytes;
+  rows += half * 8 * 64;
+  for (int d = 0; d < dim; d += 32, channels += kTileBytes, rows += 2 * kTileBytes) {
+    __m512i x[16];
+    for (int i = 0; i < 16; ++i) {
+      x[i] = _mm512_setzero_si512();
+      if (!row[i]) continue;
+      const __m512 low = _mm512_maskz_loadu_ps(first_lanes(dim - d), row[i] + d);
+      const __m512 high = _mm512_maskz_loadu_ps(first_lanes(dim - d - 16), row[i] + d + 16);
+      x[i] = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+    }
+    for (int i = 0; i < 16; i += 2) {
+      _mm512_store_si512(rows + i * 32, _mm512_permutex2var_epi16(x[i], low_pairs, x[i + 1]));
+      _mm512_store_si512(rows + kTileBytes + i * 32, _mm512_permutex2var_epi16(x[i], high_pairs, x[i + 1]));
+    }
+    avx512::transpose(x);
+    for (int i = 0; i < 16; ++i) _mm512_store_si512(channels + i * 64, x[i]);
+  }
+}
+
+// G . out of a row; `rounded`: of G as it is packed.
+float delta_of(const float* g, const float* out, int dim, bool rounded) {
+  __m512 sum = _mm512_setzero_ps();
+  for (int d = 0; d < dim; d += 16) {
+    __m512 x = _mm512_maskz_loadu_ps(first_lanes(dim - d), g + d);
+    if (rounded) {
+      const __m256i near = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x));
+      x = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(near), 16));
+    }
+    sum = _mm512_fmadd_ps(x, _mm512_maskz_loadu_ps(first_lanes(dim - d), out + d), sum);
+  }
+  return _mm512_reduce_add_ps(sum);
+}
+
 // Phase 0: a row block of a head.
 void pack_rows(const Args& a, int head, int block, const Shared& shared) {
   const op::Attend::Args& f = a.forward;
   const Shape s(f);
-  constexpr PackFormat kPair = PackFormat::pair16_bf16;
   const int first = block * f.runs.block_q, rows = rows_of(a, block);
   for (int u = 0; u < shared.per_block; ++u) {
     const Unit x(s, shared.unit(shared.unit_of(a, head, block, u)));
     for (int half = 0; half < 2; ++half) {
-      const char *q[16], *g[16];
+      const float *q[16], *g[16];
       for (int i = 0; i < 16; ++i) {
         const int r = u * kUnitRows + half * 16 + i, row = first + r;
         const std::int64_t at = static_cast<std::int64_t>(head) * f.n_rows + row;
@@ -158,35 +198,16 @@ void pack_rows(const Args& a, int head, int block, const Shared& shared) {
         if (r >= rows) continue;
         shared.rest[at] = 0;
         if (f.lse[at] == kNone) continue;
-        const float* wide = a.d_out + head * a.d_out_head + row * a.d_out_row;
-        q[i] = reinterpret_cast<const char*>(f.q + head * f.q_head + row * f.q_row);
-        g[i] = reinterpret_cast<const char*>(wide);
-        float rest = a.d_lse ? a.d_lse[at] : 0.0f, exact = rest;
-        if (a.delta) {
-          rest -= a.delta[at];
-          exact = rest;
-        } else {
-          const float* out = f.out + head * f.out_head + row * f.out_row;
-          __m512 sum = _mm512_setzero_ps(), exact_sum = sum;
-          for (int d = 0; d < f.dv; d += 16) {
-            const __m512 y = _mm512_maskz_loadu_ps(first_lanes(f.dv - d), out + d);
-            const __m512 whole = _mm512_maskz_loadu_ps(first_lanes(f.dv - d), wide + d);
-            const __m512 rounded =
-                _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(avx512::to_bf16(whole)), 16));
-            sum = _mm512_fmadd_ps(rounded, y, sum);
-            exact_sum = _mm512_fmadd_ps(whole, y, exact_sum);
-          }
-          rest -= _mm512_reduce_add_ps(sum);
-          exact -= _mm512_reduce_add_ps(exact_sum);
-        }
+        q[i] = f.q + head * f.q_head + row * f.q_row;
+        g[i] = a.d_out + head * a.d_out_head + row * a.d_out_row;
+        const float* out = a.delta ? nullptr : f.out + head * f.out_head + row * f.out_row;
+        const float d_lse = a.d_lse ? a.d_lse[at] : 0.0f;
         x.lse[half * 16 + i] = f.softcap > 0 ? f.lse[at] : f.lse[at] * kLog2e;
-        x.rest[half * 16 + i] = rest;
-        shared.rest[at] = exact;
+        x.rest[half * 16 + i] = d_lse - (a.delta ? a.delta[at] : delta_of(g[i], out, f.dv, true));
+        if (a.d_sinks) shared.rest[at] = d_lse - (a.delta ? a.delta[at] : delta_of(g[i], out, f.dv, false));
       }
-      avx512::keys16<Dtype::f32, kPair>(q, f.dk, x.q + static_cast<long>(half) * s.k_depth * kTileBytes);
-      avx512::keys16<Dtype::f32, kPair>(g, f.dv, x.g + static_cast<long>(half) * s.v_depth * kTileBytes);
-      avx512::values16<Dtype::f32, kPair>(q, f.dk, half * 16, x.q_pairs);
-      avx512::values16<Dtype::f32, kPair>(g, f.dv, half * 16, x.g_pairs);
+      pack16(q, f.dk, half, s.k_depth, x.q, x.q_pairs);
+      pack16(g, f.dv, half, s.v_depth, x.g, x.g_pairs);
     }
   }
 }
@@ -383,12 +404,12 @@ class Task {
           score<1>(batch_[u], t, slot, waiting);
         else
           score<2>(batch_[u], t, slot, waiting);
-        const long at = static_cast<long>(u * kBlockTiles + t) * 2 * kTileBytes;
+        const long by_tile = static_cast<long>(t * kBatch + u) * 2 * kTileBytes;
         waiting = {slot,
                    &batch_[u],
-                   x_.p + at,
-                   x_.ds + at,
-                   x_.ds_pairs + at,
+                   x_.p + by_tile,
+                   x_.ds + by_tile,
+                   x_.ds_pairs + static_cast<long>(u * kBlockTiles + t) * 2 * kTileBytes,
                    a_.d_key_bias ? x_.bias + t * kTileKeys * 16 : nullptr,
                    batch_[u].words[t]};
       }
@@ -558,7 +579,7 @@ class Task {
     int n = 0;
     for (int u = 0; u < size_; ++u) {
       if (!(batch_[u].present >> t & 1)) continue;
-      weights[n] = (kValues ? x_.p : x_.ds) + static_cast<long>(u * kBlockTiles + t) * 2 * kTileBytes;
+      weights[n] = (kValues ? x_.p : x_.ds) + static_cast<long>(t * kBatch + u) * 2 * kTileBytes;
       rows[n++] = kValues ? batch_[u].unit.g_pairs : batch_[u].unit.q_pairs;
     }
     if (n == 0) return;
