@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna bench: the time of one attention call, K and V packed as a host keeps them, the selection
-// already lowered. What packing and lowering cost stands beside it. With a peer, both run in turns.
+// already lowered. What packing and lowering cost stands beside it. With a peer, both run in turns. An attend_grad case
+// is timed in turns with its forward.
 #include "cli/bench.h"
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/case_options.h"
+#include "cli/grad_problem.h"
 #include "cli/verbs.h"
 #include "engine/packed_tensor.h"
 
@@ -36,8 +38,9 @@ double now() {
 void settle() { std::this_thread::sleep_for(std::chrono::milliseconds(3)); }
 
 struct Outcome {
-  std::string kernel, peer;
-  Spread ours, theirs;
+  std::string kernel, peer, forward;
+  Spread ours, theirs, forward_times;
+  double ratio = 0;  // attend_grad's time / forward's
   double gflops = 0, density = 1, pack = 0, lower = 0, difference = -1;
   std::int64_t runs = 0;
 };
@@ -128,6 +131,66 @@ Result<Outcome> bench_attend(const Case& c, bool with_peer, int asked) {
   return o;
 }
 
+// attend_grad: FLOPs are those of the five products over attended pairs.
+Result<Outcome> bench_grad(const Case& c, int asked) {
+  const auto pool = make_thread_pool(c.threads);
+  const Features have = features_of(c);
+  std::vector<std::unique_ptr<GradProblem>> problems;
+  std::vector<op::AttendGrad::Args> calls;
+  Outcome o;
+  double pairs = 0, allowed = 0;
+  for (int batch = 0; batch < c.b; ++batch) {
+    problems.push_back(std::make_unique<GradProblem>(c, batch));
+    GradProblem& p = *problems.back();
+    auto call = p.args(have, c.precision, *pool);
+    if (!call.ok()) return call.error();
+    calls.push_back(call.value());
+    pairs += p.problem().attended_pairs();
+    allowed += p.problem().allowed_pairs();
+    o.pack += p.problem().pack_seconds();
+    o.lower += p.problem().lower_seconds() + p.invert_seconds();
+  }
+  std::vector<Refusal> refusals;
+  const auto* k = pick(kernel::attend_grad_list, calls[0], have, pool->workers(), c.kernel, &refusals);
+  if (!k) {
+    std::string text = "no kernel takes this case";
+    for (const Refusal& r : refusals) text += fmt::format("; {}: {}", r.kernel, r.reason);
+    return unsupported(text);
+  }
+  o.kernel = k->name;
+  o.forward = problems[0]->forward_kernel();
+  o.density = allowed > 0 ? pairs / allowed : 1;
+  Workspace space;
+  const auto ours = [&] {
+    const double start = now();
+    for (const auto& a : calls) run_kernel(*k, a, *pool, space);
+    return now() - start;
+  };
+  const auto forward = [&] {
+    double t = 0;
+    for (auto& p : problems) t += p->forward(*pool);
+    return t;
+  };
+  ours();
+  const int n = asked > 0 ? asked : repeats(ours() + forward(), 3.0, 101);
+  std::vector<double> times, forward_times, ratios;
+  Progress progress("bench " + o.kernel, n, "runs");
+  for (int i = 0; i < n; ++i) {
+    progress.update(i);
+    settle();
+    forward_times.push_back(forward());
+    settle();
+    times.push_back(ours());
+    ratios.push_back(times.back() / forward_times.back());
+  }
+  o.runs = n;
+  o.ours = spread(times);
+  o.forward_times = spread(forward_times);
+  o.ratio = spread(ratios).median;  // of neighbours in time, which a busy machine slows alike
+  o.gflops = 2 * pairs * static_cast<double>(3 * c.d + 2 * c.value_dim()) / o.ours.median * 1e-9;
+  return o;
+}
+
 // strided_scores: FLOPs count the squares a causal estimate reads.
 Result<Outcome> bench_strided(const Case& c, int asked) {
   const auto pool = make_thread_pool(c.threads);
@@ -194,6 +257,9 @@ void print(const Case& c, const Outcome& o) {
   if (!o.peer.empty())
     fmt::print("  {:<21} {:>9} ms  ({} .. {})  ratio {}\n", o.peer, ms(o.theirs.median), ms(o.theirs.min), ms(o.theirs.max),
                bold(fmt::format("{:.2f}", o.theirs.median / o.ours.median)));
+  if (!o.forward.empty())
+    fmt::print("  {:<21} {:>9} ms  ({} .. {})  ratio {}\n", o.forward + " forward", ms(o.forward_times.median),
+               ms(o.forward_times.min), ms(o.forward_times.max), bold(fmt::format("{:.2f}", o.ratio)));
   std::string aside = fmt::format("packing all K and V takes {} ms, lowering {} ms", ms(o.pack), ms(o.lower));
   if (!o.peer.empty()) aside += fmt::format("; with packing: ratio {:.2f}", o.theirs.median / (o.ours.median + o.pack));
   fmt::print("  {}\n", dim(aside));
@@ -210,6 +276,13 @@ nlohmann::ordered_json as_json(const Case& c, const Outcome& o) {
                               {"runs", o.runs},
                               {"pack_ms", o.pack * 1e3},
                               {"lower_ms", o.lower * 1e3}};
+  if (!o.forward.empty()) {
+    j["forward"] = {{"kernel", o.forward},
+                    {"ms", o.forward_times.median * 1e3},
+                    {"ms_min", o.forward_times.min * 1e3},
+                    {"ms_max", o.forward_times.max * 1e3}};
+    j["ratio_to_forward"] = o.ratio;
+  }
   if (o.peer.empty()) return j;
   j["peer"] = {{"name", o.peer},
                {"ms", o.theirs.median * 1e3},
@@ -224,7 +297,7 @@ nlohmann::ordered_json as_json(const Case& c, const Outcome& o) {
 }  // namespace
 
 int verb_bench(int argc, char** argv) {
-  CLI::App app("Times op attend and what estimates need, alone or against a peer.", "bench");
+  CLI::App app("Times op attend, its gradients and what estimates need, alone or against a peer.", "bench");
   CaseOptions options;
   options.add_to(app);
   std::string peer;
@@ -248,7 +321,9 @@ int verb_bench(int argc, char** argv) {
     progress.update(done++);
     try {
       const bool with_peer = !peer.empty() && c.op == "attend";
-      auto outcome = c.op == "attend" ? bench_attend(c, with_peer, runs) : bench_strided(c, runs);
+      auto outcome = c.op == "attend"        ? bench_attend(c, with_peer, runs)
+                     : c.op == "attend_grad" ? bench_grad(c, runs)
+                                             : bench_strided(c, runs);
       progress.clear();
       if (!outcome.ok()) return bad_input(fmt::format("{}: {}", outcome.error().what, c.line()));
       if (speak) print(c, outcome.value());

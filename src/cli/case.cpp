@@ -15,7 +15,7 @@
 namespace lacuna::cli {
 namespace {
 
-const std::vector<std::string> kOps = {"attend", "strided_scores"};
+const std::vector<std::string> kOps = {"attend", "attend_grad", "strided_scores"};
 const std::vector<std::string> kCommonKeys = {"b",  "hq",      "hkv",  "nq",        "nkv",    "d",
                                               "kv", "threads", "seed", "precision", "kernel", "machine"};
 const std::vector<std::string> kAttendKeys = {"layout", "keep", "block", "window", "sink", "dv", "softcap"};
@@ -51,6 +51,8 @@ std::vector<std::string> kernel_names(std::string_view op) {
   std::vector<std::string> names;
   if (op == "attend")
     for (const auto* k : kernel::attend_list) names.emplace_back(k->name);
+  else if (op == "attend_grad")
+    for (const auto* k : kernel::attend_grad_list) names.emplace_back(k->name);
   else
     for (const auto* k : kernel::strided_scores_list) names.emplace_back(k->name);
   return names;
@@ -60,7 +62,7 @@ Status set(Case& c, std::string_view key, std::string_view text) {
   constexpr std::int64_t kMany = std::int64_t{1} << 22;
   std::size_t which = 0;
   std::int64_t n = 0;
-  const bool attend = c.op == "attend";
+  const bool attend = c.attends();
   if (key == "b") return whole(key, text, 1, 64, c.b);
   if (key == "hq") return whole(key, text, 1, 512, c.hq);
   if (key == "hkv") return whole(key, text, 1, 512, c.hkv);
@@ -145,7 +147,7 @@ Status check(const Case& c) {
 std::string Case::line() const {
   const Case plain;
   std::string s = op;
-  if (op == "attend") {
+  if (attends()) {
     constexpr const char* kLayouts[] = {"closed", "block", "tokens", "pages"};
     s += fmt::format(" layout={}", kLayouts[static_cast<int>(layout)]);
     if (window == 0) s += fmt::format(" keep={:g}", keep);
@@ -179,7 +181,7 @@ Result<Case> parse_case(std::string_view line, const CaseDefaults& defaults) {
     at = end;
   }
   Case c;
-  if (words.empty()) return bad_argument("an empty case; it begins with an op: attend or strided_scores");
+  if (words.empty()) return bad_argument("an empty case; it begins with an op: attend, attend_grad or strided_scores");
   std::size_t which = 0;
   if (auto op = one_of("op", words[0], kOps, which); !op.ok()) return op.error();
   c.op = words[0];

@@ -3,6 +3,7 @@
 // the command line of check and bench, and in every failure message.
 //
 //   attend layout=block keep=0.1 block=64 hq=32 hkv=8 nq=512 nkv=8192 d=128 kv=f16 threads=2
+//   attend_grad hq=32 hkv=8 nq=2048 nkv=2048 d=128 kv=f32 threads=2
 //   strided_scores stride=8 hq=9 hkv=3 nq=512 nkv=2048 d=64
 #pragma once
 
@@ -25,7 +26,7 @@ enum class Layout : std::uint8_t {
 
 struct Case {
   std::string op = "attend";
-  // attend
+  // attend, attend_grad
   Layout layout = Layout::closed;
   double keep = 1;           // share of the allowed pairs (closed: sets the window)
   std::int64_t block = 128;  // keys per block; rows per block are the lesser of this and 128
@@ -35,7 +36,7 @@ struct Case {
   double softcap = 0;        // 0 = none
   // strided_scores
   std::int64_t stride = 8;
-  // both: the rows are the last nq of nkv positions
+  // all: the rows are the last nq of nkv positions
   std::int64_t b = 1, hq = 32, hkv = 8, nq = 512, nkv = 2048, d = 128;
   Dtype kv = Dtype::f16;
   int threads = 0;  // 0 = one per core
@@ -43,6 +44,7 @@ struct Case {
   Precision precision = Precision::fast;
   std::string kernel, machine;  // empty = the best there is
 
+  bool attends() const { return op == "attend" || op == "attend_grad"; }
   int value_dim() const { return static_cast<int>(dv ? dv : d); }
   // The line that makes this case, without what stands at its default.
   std::string line() const;

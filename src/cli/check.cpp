@@ -12,11 +12,14 @@
 #include "base/half.h"
 #include "base/rng.h"
 #include "cli/case_options.h"
+#include "cli/grad_problem.h"
 #include "cli/plain.h"
+#include "cli/plain_grad.h"
 #include "cli/problem.h"
 #include "cli/text.h"
 #include "cli/verbs.h"
 #include "engine/packed_tensor.h"
+#include "op/attend_grad_ref.h"
 #include "op/attend_ref.h"
 #include "op/strided_scores_ref.h"
 
@@ -113,6 +116,66 @@ std::vector<Finding> check_attend(const Case& c, ParallelFor& threads) {
       f.rows += static_cast<std::int64_t>(where.size());
       f.allowed = std::max(f.allowed, 2 * rough_error + tiny(k->pack));
       f.lse_allowed = std::max(f.lse_allowed, 2 * rough_lse + tiny(k->pack));
+    }
+    findings.push_back(f);
+  }
+  return findings;
+}
+
+// attend_grad: all of it, since a gradient by a key is a sum over all rows. Of dq, dk and dv the one nearest to its
+// bound, or beyond it, is reported. Forward is done in f32, so that nothing but the backward is judged.
+std::vector<Finding> check_grad(const Case& c, ParallelFor& threads) {
+  const Features have = features_of(c);
+  std::vector<Finding> findings;
+  for (const auto* k : kernel::attend_grad_list) {
+    if (!c.kernel.empty() ? c.kernel != k->name : k->only_forced != nullptr) continue;
+    Finding f;
+    f.kernel = k->name;
+    f.reason = missing_features(have, k->needs);
+    f.allowed = 1e-30;
+    for (int batch = 0; batch < c.b && f.reason.empty(); ++batch) {
+      GradProblem problem(c, batch);
+      const auto call = problem.args(have, Precision::high, threads);
+      if (!call.ok()) {
+        f.reason = call.error().what;
+        break;
+      }
+      const op::AttendGrad::Args& a = call.value();
+      if (const char* why = k->why_not ? k->why_not(a, threads.workers()) : nullptr) {
+        f.reason = why;
+        break;
+      }
+      Workspace space;
+      run_kernel(*k, a, threads, space);
+      const std::vector<float>* got[] = {&problem.d_q, &problem.d_k, &problem.d_v};
+      std::vector<float> want[3], plain[3];
+      for (int i = 0; i < 3; ++i) want[i] = plain[i] = *got[i];
+      op::AttendGrad::Args exact = a, rough = a;
+      exact.d_q = want[0].data();
+      exact.d_k = want[1].data();
+      exact.d_v = want[2].data();
+      rough.d_q = plain[0].data();
+      rough.d_k = plain[1].data();
+      rough.d_v = plain[2].data();
+      const bool bf16 = (k->needs & kAvx512Bf16) != 0;
+      threads.each(static_cast<int>(c.hkv), [&](int head, int) {
+        op::attend_grad_ref(exact, head);
+        attend_grad_plain(rough, bf16, head);
+      });
+      for (int t = 0; t < 3; ++t) {
+        double error = 0, rough_error = 0, size = 1;
+        bool ignored = true;
+        for (std::size_t i = 0; i < want[t].size(); ++i) {
+          compare((*got[t])[i], want[t][i], error, f.finite);
+          compare(plain[t][i], want[t][i], rough_error, ignored);
+          size = std::max(size, std::fabs(static_cast<double>(want[t][i])));
+        }
+        const double bound = (c.softcap > 0 ? 3 : 2) * rough_error + (bf16 ? 1e-3 : 4e-6) * size;
+        if (error / bound < f.error / f.allowed) continue;
+        f.error = error;
+        f.allowed = bound;
+      }
+      f.rows += c.hq * c.nq;
     }
     findings.push_back(f);
   }
@@ -225,7 +288,9 @@ int verb_check(int argc, char** argv) {
     const auto threads = make_thread_pool(c.threads);
     std::vector<Finding> findings;
     try {
-      findings = c.op == "attend" ? check_attend(c, *threads) : check_strided(c, *threads);
+      findings = c.op == "attend"        ? check_attend(c, *threads)
+                 : c.op == "attend_grad" ? check_grad(c, *threads)
+                                         : check_strided(c, *threads);
     } catch (const std::bad_alloc&) {
       return bad_input(fmt::format("out of memory: {}", c.line()));
     }

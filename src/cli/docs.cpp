@@ -150,6 +150,7 @@ std::string kernel_matrix() {
         if (f16 == "-" && bf16 == "-" && f32 == "-") continue;
         out += fmt::format("| `{}` | {} | {} | {} | {} | {} |\n", k->name, p == Precision::fast ? "fast" : "high", rows, f16, bf16, f32);
       }
+  out += "\n## attend_grad\n" + kernel_list(kernel::attend_grad_list);
   out += "\n## strided_scores\n" + kernel_list(kernel::strided_scores_list);
   out += "\n## pack\n" + kernel_list(kernel::pack_list);
   out += "\n## side_write\n" + kernel_list(kernel::side_write_list);
