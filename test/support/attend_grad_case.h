@@ -30,9 +30,9 @@ struct Grads {
   static constexpr const char* kName[5] = {"dq", "dk", "dv", "d_key_bias", "d_sinks"};
   std::array<std::vector<float>, 5> x;
   bool same_bits(const Grads& o) const {
+    const auto same = [](float a, float b) { return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b); };
     for (std::size_t t = 0; t < x.size(); ++t)
-      if (x[t].size() != o.x[t].size() || std::memcmp(x[t].data(), o.x[t].data(), x[t].size() * sizeof(float)))
-        return false;
+      if (!std::equal(x[t].begin(), x[t].end(), o.x[t].begin(), o.x[t].end(), same)) return false;
     return true;
   }
 };
