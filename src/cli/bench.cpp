@@ -50,6 +50,17 @@ int repeats(double once, double budget, int most) {
   return std::clamp(static_cast<int>(budget / std::max(once, 1e-6)), 3, most);
 }
 
+// The kernel for a call, or why none of them takes it.
+template <class Op>
+Result<const kernel::Kernel<Op>*> pick_or_say(const kernel::KernelList<Op>& list, const typename Op::Args& args, Features have,
+                                              int workers, const Case& c) {
+  std::vector<Refusal> refusals;
+  if (const auto* k = pick(list, args, have, workers, c.kernel, &refusals)) return k;
+  std::string text = "no kernel takes this case";
+  for (const Refusal& r : refusals) text += fmt::format("; {}: {}", r.kernel, r.reason);
+  return unsupported(text);
+}
+
 Result<Outcome> bench_attend(const Case& c, bool with_peer, int asked) {
   const auto pool = make_thread_pool(c.threads);
   const Features have = features_of(c);
@@ -68,13 +79,9 @@ Result<Outcome> bench_attend(const Case& c, bool with_peer, int asked) {
     o.pack += p.pack_seconds();
     o.lower += p.lower_seconds();
   }
-  std::vector<Refusal> refusals;
-  const auto* k = pick(kernel::attend_list, calls[0], have, pool->workers(), c.kernel, &refusals);
-  if (!k) {
-    std::string text = "no kernel takes this case";
-    for (const Refusal& r : refusals) text += fmt::format("; {}: {}", r.kernel, r.reason);
-    return unsupported(text);
-  }
+  const auto picked = pick_or_say(kernel::attend_list, calls[0], have, pool->workers(), c);
+  if (!picked.ok()) return picked.error();
+  const auto* k = picked.value();
   o.kernel = k->name;
   o.density = allowed > 0 ? pairs / allowed : 1;
 
@@ -150,13 +157,9 @@ Result<Outcome> bench_grad(const Case& c, int asked) {
     o.pack += p.problem().pack_seconds();
     o.lower += p.problem().lower_seconds() + p.invert_seconds();
   }
-  std::vector<Refusal> refusals;
-  const auto* k = pick(kernel::attend_grad_list, calls[0], have, pool->workers(), c.kernel, &refusals);
-  if (!k) {
-    std::string text = "no kernel takes this case";
-    for (const Refusal& r : refusals) text += fmt::format("; {}: {}", r.kernel, r.reason);
-    return unsupported(text);
-  }
+  const auto picked = pick_or_say(kernel::attend_grad_list, calls[0], have, pool->workers(), c);
+  if (!picked.ok()) return picked.error();
+  const auto* k = picked.value();
   o.kernel = k->name;
   o.forward = problems[0]->forward_kernel();
   o.density = allowed > 0 ? pairs / allowed : 1;
@@ -217,13 +220,9 @@ Result<Outcome> bench_strided(const Case& c, int asked) {
   a.first_key_of_row0 = c.nkv - c.nq;
   std::vector<float> scores(static_cast<std::size_t>(a.hq * a.m_rows() * a.score_row));
   a.score = scores.data();
-  std::vector<Refusal> refusals;
-  const auto* k = pick(kernel::strided_scores_list, a, have, pool->workers(), c.kernel, &refusals);
-  if (!k) {
-    std::string text = "no kernel takes this case";
-    for (const Refusal& r : refusals) text += fmt::format("; {}: {}", r.kernel, r.reason);
-    return unsupported(text);
-  }
+  const auto picked = pick_or_say(kernel::strided_scores_list, a, have, pool->workers(), c);
+  if (!picked.ok()) return picked.error();
+  const auto* k = picked.value();
   Workspace space;
   const auto ours = [&] {
     const double start = now();

@@ -24,8 +24,7 @@ Result<op::AttendGrad::Args> GradProblem::args(Features have, Precision precisio
   const PackFormat format = choose_format(have, c.kv, precision);
   (void)problem_.args(have, format, threads);  // the first touch of fresh pages is nobody's packing
   forward_ = problem_.args(have, format, threads);
-  std::vector<Refusal> refusals;
-  kernel_ = pick(kernel::attend_list, forward_, have, threads.workers(), {}, &refusals);
+  kernel_ = pick(kernel::attend_list, forward_, have, threads.workers());
   if (!kernel_) return unsupported("no kernel of op attend takes the forward of this case");
   (void)forward(threads);
 

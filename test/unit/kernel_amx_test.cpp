@@ -112,6 +112,28 @@ TEST_P(AmxAttendOn, LongLists) {
   EXPECT_TRUE(check_attend(k, {.hq = 1, .hkv = 1, .dk = 576, .dv = 512, .n_rows = 20, .n_cells = 300}, Precision::fast));
 }
 
+// Tasks are of several strips with one worker and of a single one with many: that must show in no bit, also where
+// strips have lists of their own, share gathered tiles or see parts of tiles.
+TEST_P(AmxAttendOn, SameBitsHoweverStripsAreCut) {
+  const auto& k = find(GetParam());
+  for (const AttendSpec& spec :
+       {AttendSpec{.hq = 4, .hkv = 4, .dk = 64, .dv = 64, .n_rows = 300, .n_cells = 1500, .block_q = 32},
+        AttendSpec{.hq = 8, .hkv = 4, .dk = 32, .dv = 64, .n_rows = 130, .n_cells = 1200, .block_q = 16,
+                   .mask = MaskKind::random, .lists = Lists::per_head, .gather = Gather::some}}) {
+    AttendCase c(spec);
+    AttendResult one, many;
+    const int few = k.tasks(c.args(k.pack, Precision::fast, one), 0, 1);
+    ASSERT_LT(few, k.tasks(c.args(k.pack, Precision::fast, one), 0, 1000)) << spec.line() << ": the cut does not depend on workers";
+    for (const auto& [workers, result] : {std::pair{1, &one}, std::pair{1000, &many}}) {
+      const op::Attend::Args a = c.args(k.pack, Precision::fast, *result);
+      Buffer scratch;
+      void* memory = scratch.grow(k.scratch_bytes(a));
+      for (int task = 0; task < k.tasks(a, 0, workers); ++task) k.run(a, 0, task, workers, memory, nullptr);
+    }
+    EXPECT_TRUE(one.same_bits(many)) << spec.line();
+  }
+}
+
 // The largest score is not the largest logit where the scale is negative; all are equal where it is 0.
 TEST_P(AmxAttendOn, AnyScale) {
   for (const float scale : {-0.5f, 0.0f}) {

@@ -157,8 +157,8 @@ class FlexPrefill final : public Method {
     const std::int64_t n = g.n_keys, key_blocks = (n + block - 1) / block, row_blocks = (g.n_rows + block - 1) / block;
     const std::int64_t most = std::min(key_blocks, max_budget > 0 ? std::max<std::int64_t>(1, max_budget / block) : key_blocks);
     const std::int64_t least = std::min(most, std::max<std::int64_t>(1, (min_budget > 0 ? min_budget : n / 16) / block));
-    std::vector<float> work(static_cast<std::size_t>(n));
-    std::vector<std::int32_t> list(static_cast<std::size_t>(n));
+    std::vector<float> work(static_cast<std::size_t>(key_blocks));
+    std::vector<std::int32_t> list(static_cast<std::size_t>(key_blocks));
     // The blocks of a line's largest sums; they stand in `list`.
     const auto largest = [&](const float* line, bool slash) {
       const std::int64_t wanted = covering ? std::clamp(covering[slash] / block + 1, least, most) : least;

@@ -17,6 +17,7 @@
 //
 // K and V are pair16_bf16 blocks, which are B tiles (kv/packed.h). A row's result depends on nothing
 // but its own list of tiles: neither on the rows it is stacked with nor on where chunks end.
+#include "kernel/cpu/amx/operands.h"
 #include "kernel/cpu/amx/tiles.h"
 #include "kernel/cpu/amx/weigh.h"
 #include "kernel/cpu/avx512/gather.inc"
@@ -30,9 +31,10 @@ using Args = op::Attend::Args;
 
 constexpr int kUnitRows = 2 * kTileRows;
 constexpr int kChunkTiles = 8;      // most steps between two accumulations
-constexpr int kSpanTiles = 32;      // 512 KB of K and V at head_dim 128
+constexpr int kSpanTiles = 32;      // that are copied: 512 KB of K and V at head_dim 128
+constexpr int kInPlaceTiles = 16;   // that are read in place
 constexpr int kStackedRows = 256;   // most rows per strip where heads are stacked
-constexpr int kMaxStrips = 16;      // per task,
+constexpr int kMaxStrips = 16;      // per task, where tiles are copied: that is what they share,
 constexpr std::size_t kStateBytes = 1 << 20;  // and the most that their units may take in the L2 cache
 constexpr int kCopyRows = 128;      // a span is copied for this many rows or more,
 constexpr int kCopyHeads = 4;       // and a number of KV heads that this divides
@@ -42,8 +44,6 @@ constexpr int kScoreSlots = 3;      // being stored, waiting, being weighed
 constexpr int kScoreSlot = kUnitRows * kTileKeys + 32;  // floats; not 4 KB: same rows in different cache sets
 constexpr float kUnseen = -1e38f;   // top of a row that has seen nothing; finite, so that -inf - kUnseen is -inf
 constexpr float kNone = -__builtin_inff();
-
-constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // Sizes that follow from the head dimensions, in tiles of 1 KB.
 struct Shape {
@@ -110,7 +110,8 @@ Split split_of(const Args& a, int workers) {
   const auto fits = [&] {
     return s.strips == 1 || (s.units() * unit_bytes(Shape(a)) <= kStateBytes && a.hkv * s.tasks_per_kv() >= enough);
   };
-  for (s.strips = s.per_kv < kMaxStrips ? s.per_kv : kMaxStrips; !fits();) --s.strips;
+  const int most = a.hkv % kCopyHeads ? 1 : kMaxStrips;
+  for (s.strips = s.per_kv < most ? s.per_kv : most; !fits();) --s.strips;
   if (workers) s.strips = ceil_div(s.per_kv, s.tasks_per_kv());  // alike
   return s;
 }
@@ -135,6 +136,7 @@ class Task {
     units_ = scratch + kScoreBytes + kWeightBytes + kTileBytes;
     span_ = units_ + units * unit_bytes(shape_);
     copies_ = stacked >= kCopyRows && a.hkv % kCopyHeads == 0;
+    span_tiles_ = copies_ ? kSpanTiles : kInPlaceTiles;
     v_step_ = (copies_ ? kSpanTiles : 1) * 2L * kTileBytes;
     adjusts_ = a.softcap > 0 || a.bias || !(a.scale > 0);
     factor_ = adjusts_ ? 1.0f : a.scale * kLog2e;
@@ -187,7 +189,7 @@ class Task {
   bool take_span() {
     for (int i = 0; i < n_strips_; ++i) strips_[i].n = 0;
     int slots = 0;
-    for (; slots < kSpanTiles; ++slots) {
+    for (; slots < span_tiles_; ++slots) {
       std::int32_t tile = kNoTile;
       for (int i = 0; i < n_strips_; ++i) tile = strips_[i].tile < tile ? strips_[i].tile : tile;
       if (tile == kNoTile) break;
@@ -220,7 +222,6 @@ class Task {
   float* acc_at(const Unit& x, int r, int channel_tile) const {
     return x.acc + (r / kTileRows * shape_.channels + channel_tile) * 256 + r % kTileRows * 16;
   }
-  static __mmask16 first_lanes(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
 
   // Rows of q and out lie far apart, and no processor fetches them by itself.
   template <int kWrite>
@@ -239,13 +240,7 @@ class Task {
       fetch<0>(s, u * kUnitRows + r + kRowsAhead, a_.q, a_.q_head, a_.q_row, a_.dk);
       const Row at = stacked_row(s, r < x.live ? u * kUnitRows + r : u * kUnitRows);
       const float* q = a_.q + at.head * a_.q_head + at.row * a_.q_row;
-      for (int d = 0; d < shape_.depth; ++d) {
-        const int left = r < x.live ? a_.dk - d * kTileDepth : 0;
-        const __m512 low = _mm512_maskz_loadu_ps(first_lanes(left), q + d * kTileDepth);
-        const __m512 high = _mm512_maskz_loadu_ps(first_lanes(left - 16), q + d * kTileDepth + 16);
-        _mm512_store_si512(x.q + (r / kTileRows * shape_.depth + d) * kTileBytes + r % kTileRows * 64,
-                           reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
-      }
+      put_row(q, r < x.live ? a_.dk : 0, shape_.depth, r % kTileRows, x.q + r / kTileRows * shape_.depth * kTileBytes);
       const std::int64_t state = static_cast<std::int64_t>(at.head) * a_.n_rows + at.row;
       const bool resumes = a_.resume.m && r < x.live;
       x.top[r] = r >= x.live ? 0.0f : resumes && a_.resume.m[state] > kNone ? a_.resume.m[state] * kLog2e : kUnseen;
@@ -261,7 +256,7 @@ class Task {
 
   // A tile's keys and values, in a slot of the span or in place. In place, the other heads lie between the
   // tiles. Where that makes large powers of two, the tiles share few cache sets, and enough rows pay for a
-  // copy (32/8/128: +10 %); elsewhere it only costs (9/3/64: -13 %). V is copied in the order in which
+  // copy; elsewhere neither a copy nor a longer span pays (docs/decisions/021). V is copied in the order in which
   // accumulate() reads it. Gathered tiles are laid out at the same places.
   Keys keys_of(std::int64_t tile, int slot) {
     const std::size_t k_bytes = std::size_t{2} * shape_.depth * kTileBytes, v_bytes = shape_.channels * kTileBytes;
@@ -593,6 +588,7 @@ class Task {
   char* units_;
   char* span_;    // a span's K and V, where they are copied or gathered
   bool copies_;   // packed tiles too
+  int span_tiles_;
   long v_step_;   // bytes
   bool adjusts_;  // scores pass through adjust()
   float factor_;  // from what adjust() leaves to base-2 logits

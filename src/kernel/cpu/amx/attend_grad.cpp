@@ -12,6 +12,7 @@
 //      are so loaded and stored once per 8 products at best
 //   2  (row block, query head): the parts' dq^T turned around
 // Weighing stands between the tile products of the next step, as in attend.cpp.
+#include "kernel/cpu/amx/operands.h"
 #include "kernel/cpu/amx/tiles.h"
 #include "kernel/cpu/amx/weigh.h"
 #include "kernel/cpu/avx512/gather.inc"
@@ -32,8 +33,6 @@ constexpr int kBatch = 8;
 constexpr int kSlotFloats = kTileKeys * kUnitRows;
 constexpr int kSlot = 2 * kSlotFloats + 32;  // S^T and D^T of a step; off the powers of two
 constexpr float kNone = -__builtin_inff();
-
-constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // Sizes in tiles of 1 KB.
 struct Shape {
@@ -137,8 +136,6 @@ struct Scratch {
     bytes = used;
   }
 };
-
-__mmask16 first_lanes(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
 
 // Sixteen f32 rows (null: zeros) into both operand orders: to `half` of a [2][depth] of B tiles over channels, and to
 // that half of the rows of B tiles over rows.

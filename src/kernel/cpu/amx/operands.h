@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna: pod
-// Operands of tile products: rows of queries as A tiles; the halves of packed key blocks, which are B tiles
-// as they lie (kv/packed.h: [16 channel pairs][16 keys][2]).
+// What the AMX kernels share. Operands of tile products: rows of queries as A tiles; the halves of packed key
+// blocks, which are B tiles as they lie (kv/packed.h: [16 channel pairs][16 keys][2]).
 #pragma once
 
 #include <immintrin.h>
@@ -13,7 +13,8 @@
 
 namespace lacuna::kernel::amx {
 
-static inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+template <class A, class B>
+[[gnu::always_inline]] static constexpr auto ceil_div(A a, B b) { return (a + b - 1) / b; }
 static inline __mmask16 first_lanes(std::int64_t n) {
   return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1);
 }
@@ -38,16 +39,12 @@ static inline void put_row(const float* q, int n, int channel_tiles, int r, char
   for (int line = 0; line < n * kTileBytes; line += 64) _mm_prefetch(from + line, _MM_HINT_T0);
 }
 
-// Tiles 0..3 = the products of two A tiles' rows (`upper`, `lower`) with two B tiles' columns, over `depth`
-// operands each, that lie one behind the other.
+// Tiles 0..3 += the products of two A tiles' rows (`upper`, `lower`) with two B tiles' columns, over operands
+// [from, depth) of each, that lie one behind the other.
 template <class Tiles>
-[[gnu::always_inline]] static inline void product_2x2(Tiles& tiles, const char* upper, const char* lower, const char* left,
-                                                      const char* right, int depth) {
-  tiles.template zero<0>();
-  tiles.template zero<1>();
-  tiles.template zero<2>();
-  tiles.template zero<3>();
-  for (long at = 0; at < static_cast<long>(depth) * kTileBytes; at += kTileBytes) {
+[[gnu::always_inline]] static inline void add_2x2(Tiles& tiles, const char* upper, const char* lower, const char* left,
+                                                  const char* right, int from, int depth) {
+  for (long at = static_cast<long>(from) * kTileBytes; at < static_cast<long>(depth) * kTileBytes; at += kTileBytes) {
     tiles.template load<4>(upper + at, 64);
     tiles.template load<6>(left + at, 64);
     tiles.template multiply_add<0, 4, 6>();
@@ -57,6 +54,16 @@ template <class Tiles>
     tiles.template multiply_add<2, 5, 6>();
     tiles.template multiply_add<3, 5, 7>();
   }
+}
+// Tiles 0..3 = all of them.
+template <class Tiles>
+[[gnu::always_inline]] static inline void product_2x2(Tiles& tiles, const char* upper, const char* lower, const char* left,
+                                                      const char* right, int depth) {
+  tiles.template zero<0>();
+  tiles.template zero<1>();
+  tiles.template zero<2>();
+  tiles.template zero<3>();
+  add_2x2(tiles, upper, lower, left, right, 0, depth);
 }
 // The same, with what is still in the tiles stored on the way, each tile just before it is needed: a store waits
 // for its tile's products, and these here go on meanwhile.
@@ -79,16 +86,7 @@ template <class Tiles>
   tiles.template store<3>(pending + kTileRows * row + 16, row * 4);
   tiles.template zero<3>();
   tiles.template multiply_add<3, 5, 7>();
-  for (long at = kTileBytes; at < static_cast<long>(depth) * kTileBytes; at += kTileBytes) {
-    tiles.template load<4>(upper + at, 64);
-    tiles.template load<6>(left + at, 64);
-    tiles.template multiply_add<0, 4, 6>();
-    tiles.template load<7>(right + at, 64);
-    tiles.template multiply_add<1, 4, 7>();
-    tiles.template load<5>(lower + at, 64);
-    tiles.template multiply_add<2, 5, 6>();
-    tiles.template multiply_add<3, 5, 7>();
-  }
+  add_2x2(tiles, upper, lower, left, right, 1, depth);
 }
 template <class Tiles>
 [[gnu::always_inline]] static inline void store_2x2(Tiles& tiles, float* to, std::int64_t row) {
