@@ -56,4 +56,7 @@ struct AttendGrad {
   };
 };
 
+// What is in a call that no kernel differentiates, the reference neither; null = nothing.
+const char* why_not_differentiable(const AttendGrad::Args& a);
+
 }  // namespace lacuna::op

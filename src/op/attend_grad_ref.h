@@ -9,7 +9,4 @@ namespace lacuna::op {
 // All gradients of one KV head and its query heads.
 void attend_grad_ref(const AttendGrad::Args& a, int kv_head);
 
-// What is in a call that no kernel differentiates, the reference neither; null = nothing.
-const char* why_not_differentiable(const AttendGrad::Args& a);
-
 }  // namespace lacuna::op

@@ -17,19 +17,13 @@
 #include "op/line_sums_ref.h"
 #include "op/pack_ref.h"
 #include "op/segment_mass_ref.h"
+#include "support/each_kernel.h"
 
 namespace lacuna::test {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kUntouched = 12345.0f;
-
-// Calls body(kernel) for every kernel that this machine has.
-template <class Op, class Body>
-void each_kernel(const kernel::KernelList<Op>& list, const Body& body) {
-  for (const auto* k : list)
-    if (missing_features(detect_features(), k->needs).empty()) body(*k);
-}
 
 template <class Op>
 void run_on(const kernel::Kernel<Op>& k, const typename Op::Args& a, int workers) {

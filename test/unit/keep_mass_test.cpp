@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "engine/pick.h"
 #include "pattern/tile_runs.h"
+#include "support/each_kernel.h"
 
 namespace lacuna::test {
 namespace {
@@ -52,14 +53,8 @@ void run(const kernel::Kernel<op::KeepMass>& k, Row& x) {
   ASSERT_EQ(x.kept.back(), 0xdeadbeefu) << "nothing past the end is written";
 }
 
-template <class Body>
-void each_kernel(const Body& body) {
-  for (const auto* k : kernel::keep_mass_list)
-    if (missing_features(detect_features(), k->needs).empty()) body(*k);
-}
-
 TEST(KeepMass, KeepsTheFewestThatCarryTheMass) {
-  each_kernel([](const kernel::Kernel<op::KeepMass>& k) {
+  each_kernel(kernel::keep_mass_list, [](const kernel::Kernel<op::KeepMass>& k) {
     for (std::uint64_t seed = 1; seed <= 100; ++seed) {
       Row x = any_row(seed);
       ASSERT_NO_FATAL_FAILURE(run(k, x));
@@ -93,7 +88,7 @@ TEST(KeepMass, KeepsTheFewestThatCarryTheMass) {
 }
 
 TEST(KeepMass, EqualWeightsStayTogether) {
-  each_kernel([](const kernel::Kernel<op::KeepMass>& k) {
+  each_kernel(kernel::keep_mass_list, [](const kernel::Kernel<op::KeepMass>& k) {
     Row x;
     x.score.assign(64, 1.0f);
     x.score[5] = 2.0f;
@@ -104,7 +99,7 @@ TEST(KeepMass, EqualWeightsStayTogether) {
 }
 
 TEST(KeepMass, WhatCannotBeJudgedKeepsAllCandidates) {
-  each_kernel([](const kernel::Kernel<op::KeepMass>& k) {
+  each_kernel(kernel::keep_mass_list, [](const kernel::Kernel<op::KeepMass>& k) {
     Row x;
     x.score.assign(96, -50.0f);
     x.score[3] = kInfinity;
