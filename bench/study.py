@@ -192,8 +192,8 @@ def lengths(which):
     text = (MODELS / "texts" / name).read_text()
     whole = run(which, "dense", MODELS / "texts" / name, 1)["prompt_tokens"]
     specs = ["dense", "xattention", "auto"]
-    lines = [f"{rounds} runs of each in turn, medians. x dense: of two runs that followed each other, the middle of their ratios.",
-             "attention: layers that see all keys, kernels only; account: the audit's share of the first token's time.", "",
+    lines = [f"{rounds} runs of each in turn (more under 2048 tokens), medians. x dense: of two runs that followed each other, the middle",
+             "of their ratios. attention: layers that see all keys, kernels only; account: the audit's share of the first token's time.", "",
              f"{'tokens':>7} {'method':<11} {'density':>8} {'lost':>7} {'attention s':>11} {'x dense':>7} {'TTFT s':>7} {'x dense':>7} {'account':>8}"]
     document = []
     with tempfile.TemporaryDirectory() as folder:
@@ -203,7 +203,8 @@ def lengths(which):
         for size in sizes:
             path.write_text(text[: len(text) * min(size, whole) // whole])
             runs = {s: [] for s in specs}
-            for _ in range(rounds if size < 16000 else min(rounds, 3)):
+            repeat = rounds * max(1, 2048 // size) if size < 16000 else min(rounds, 3)  # a short run's time is mostly noise
+            for _ in range(repeat):
                 for s in specs:
                     runs[s].append(run(which, s, path, 1))
             time = lambda r: sum(v or 0 for v in r["attention_s"].values()) - (r["attention_s"]["account"] or 0)
