@@ -159,19 +159,27 @@ Status check_call(const AttendCall& c) {
 Session::Impl::MaskEntry& Session::Impl::mask_entry(const AttendCall& c) {
   const auto n_rows = static_cast<std::int32_t>(c.q.tokens());
   const std::int64_t n_cells = c.k.tokens();
-  for (std::size_t i = 0; i < masks_used; ++i) {
-    MaskEntry& e = *masks[i];
-    if (e.key == c.mask.data && e.visible.n_rows() == n_rows && e.visible.n_cells() == n_cells) return e;
+  const auto fits = [&](const MaskEntry& e) { return e.visible.n_rows() == n_rows && e.visible.n_cells() == n_cells; };
+  if (!c.mask.data) {  // rows and cells say it all: kept from call to call
+    if (!fits(no_mask)) read_mask(c.mask, n_rows, n_cells, no_mask);
+    return no_mask;
   }
+  if (!graphs) masks_used = 0;  // nobody tells us when a mask changes: read it anew
+  for (std::size_t i = 0; i < masks_used; ++i)
+    if (masks[i]->key == c.mask.data && fits(*masks[i])) return *masks[i];
   if (masks_used == masks.size()) masks.push_back(std::make_unique<MaskEntry>());
   MaskEntry& e = *masks[masks_used++];
-  e.key = c.mask.data;
-  e.visible = Visibility::from_mask(c.mask, n_rows, n_cells);
+  read_mask(c.mask, n_rows, n_cells, e);
+  return e;
+}
+
+void Session::Impl::read_mask(const Mask& mask, std::int32_t n_rows, std::int64_t n_cells, MaskEntry& e) {
+  e.key = mask.data;
+  e.visible = Visibility::from_mask(mask, n_rows, n_cells);
   lower_dense(e.visible, 0, n_rows, kBlockQ, e.dense);
   e.allowed_pairs = e.dense.attended_pairs;
   e.decode = true;
   for (const auto& s : e.visible.segments()) e.decode = e.decode && s.rows() == 1;
-  return e;
 }
 
 // Fills everything but rows, runs, out and lse.
@@ -423,7 +431,6 @@ Status Session::Impl::attend(const AttendCall& c) {
   if (n_rows == 0) return {};
   check_profiles(c);
   if (!unfit.empty()) note = unfit;
-  if (!c.mask.data || !graphs) masks_used = 0;  // nobody tells us when a mask changes: read it anew
   MaskEntry& mask = mask_entry(c);
   op::Attend::Args args = base_args(c, mask);
   // Where the model has a window of its own there is little to leave out, and rows that lost nothing would thin

@@ -46,6 +46,7 @@ struct Session::Impl final : Context {
   Status attend(const AttendCall& c);
   void check_profiles(const AttendCall& c);
   MaskEntry& mask_entry(const AttendCall& c);
+  static void read_mask(const Mask& mask, std::int32_t n_rows, std::int64_t n_cells, MaskEntry& to);
   op::Attend::Args base_args(const AttendCall& c, const MaskEntry& mask);
   PackedView packed(const AttendCall& c, const PackedTensor* kept, const Tensor& raw, op::Pack::Role role, Buffer& own);
   OrderedKeys ordered_keys(const AttendCall& c, const Segment& s, const PackedView& packed_k);
@@ -133,6 +134,7 @@ struct Session::Impl final : Context {
 
   std::vector<std::unique_ptr<MaskEntry>> masks;  // the first masks_used are of this graph
   std::size_t masks_used = 0;
+  MaskEntry no_mask;                              // of the last call that had none
   bool graphs = false;                            // the host calls new_graph()
   std::vector<Plan> plans;
   std::unique_ptr<Chooser> chooser;                         // set: the method left the choice to the engine

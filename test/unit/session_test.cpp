@@ -197,6 +197,20 @@ TEST(Session, AnyNumberOfThreadsGivesTheSameBits) {
     }
 }
 
+// What follows from rows and cells alone is kept from call to call: it must be theirs.
+TEST(Session, CallsWithoutAMaskMayChangeTheirSize) {
+  Options o;
+  o.method = "streamingllm:sink=4:window=64";
+  auto kept = Session::open(o);
+  const int sizes[][2] = {{100, 300}, {100, 300}, {1, 301}, {100, 301}, {99, 300}, {300, 300}, {100, 300}};
+  for (const auto& [rows, cells] : sizes) {
+    Call one(rows, cells, Dtype::f16), two(rows, cells, Dtype::f16);
+    ASSERT_TRUE(kept.value()->attend(one.c).ok());
+    ASSERT_TRUE(Session::open(o).value()->attend(two.c).ok());
+    EXPECT_EQ(one.out, two.out) << rows << " rows, " << cells << " cells";
+  }
+}
+
 // A mask of the model's own: row i sees the `window` cells up to its own, the last of which is the last cell.
 std::vector<std::uint16_t> window_mask(int rows, int cells, int window) {
   std::vector<std::uint16_t> mask(static_cast<std::size_t>(rows * cells), float_to_half(-INFINITY));
