@@ -14,6 +14,7 @@
 
 #include "cli/case_options.h"
 #include "cli/grad_problem.h"
+#include "cli/roofline.h"
 #include "cli/verbs.h"
 #include "engine/packed_tensor.h"
 
@@ -43,6 +44,7 @@ struct Outcome {
   double ratio = 0;  // attend_grad's time / forward's
   double gflops = 0, density = 1, pack = 0, lower = 0, difference = -1;
   std::int64_t runs = 0;
+  Terms terms;
 };
 
 // How often, so that a case takes about `budget` seconds: at least 3 times, at most `most`.
@@ -61,7 +63,7 @@ Result<const kernel::Kernel<Op>*> pick_or_say(const kernel::KernelList<Op>& list
   return unsupported(text);
 }
 
-Result<Outcome> bench_attend(const Case& c, bool with_peer, int asked) {
+Result<Outcome> bench_attend(const Case& c, bool with_peer, int asked, Roofline& roofline) {
   const auto pool = make_thread_pool(c.threads);
   const Features have = features_of(c);
   std::vector<std::unique_ptr<AttendProblem>> problems;
@@ -134,12 +136,16 @@ Result<Outcome> bench_attend(const Case& c, bool with_peer, int asked) {
     for (std::size_t i = 0; i < theirs.size(); ++i)
       o.difference = std::max(o.difference, std::fabs(static_cast<double>(theirs[i]) - problems[0]->out()[i]));
   }
-  o.gflops = 2 * pairs * static_cast<double>(c.d + c.value_dim()) / o.ours.median * 1e-9;
+  const double flops = 2 * pairs * static_cast<double>(c.d + c.value_dim());
+  o.gflops = flops / o.ours.median * 1e-9;
+  double bytes = 0;
+  for (const auto& a : calls) bytes += bytes_read(a);
+  o.terms = roofline.of(o.kernel, have, {flops, pairs, bytes}, *pool);
   return o;
 }
 
 // attend_grad: FLOPs are those of the five products over attended pairs.
-Result<Outcome> bench_grad(const Case& c, int asked) {
+Result<Outcome> bench_grad(const Case& c, int asked, Roofline& roofline) {
   const auto pool = make_thread_pool(c.threads);
   const Features have = features_of(c);
   std::vector<std::unique_ptr<GradProblem>> problems;
@@ -190,12 +196,16 @@ Result<Outcome> bench_grad(const Case& c, int asked) {
   o.ours = spread(times);
   o.forward_times = spread(forward_times);
   o.ratio = spread(ratios).median;  // of neighbours in time, which a busy machine slows alike
-  o.gflops = 2 * pairs * static_cast<double>(3 * c.d + 2 * c.value_dim()) / o.ours.median * 1e-9;
+  const double flops = 2 * pairs * static_cast<double>(3 * c.d + 2 * c.value_dim());
+  o.gflops = flops / o.ours.median * 1e-9;
+  // q, out, its gradient and dq; K, V and their gradients; all of them f32.
+  const double bytes = 4.0 * static_cast<double>(c.b * (c.d + c.value_dim()) * (2 * c.nq * c.hq + 2 * c.nkv * c.hkv));
+  o.terms = roofline.of(o.kernel, have, {flops, pairs, bytes}, *pool);
   return o;
 }
 
 // strided_scores: FLOPs count the squares a causal estimate reads.
-Result<Outcome> bench_strided(const Case& c, int asked) {
+Result<Outcome> bench_strided(const Case& c, int asked, Roofline& roofline) {
   const auto pool = make_thread_pool(c.threads);
   const Features have = features_of(c);
   AttendProblem problem(c, 0);
@@ -240,7 +250,10 @@ Result<Outcome> bench_strided(const Case& c, int asked) {
   o.ours = spread(times);
   o.runs = n;
   o.pack = problem.pack_seconds();
-  o.gflops = 2 * squares * static_cast<double>(a.hq) * a.stride * a.dk / o.ours.median * 1e-9;
+  const double flops = 2 * squares * static_cast<double>(a.hq) * a.stride * a.dk;
+  o.gflops = flops / o.ours.median * 1e-9;
+  const double bytes = static_cast<double>(c.nkv * c.hkv * padded_dim(c.d)) * static_cast<double>(pack_element_bytes(format));
+  o.terms = roofline.of(o.kernel, have, {flops, 0, bytes}, *pool);
   return o;
 }
 
@@ -259,6 +272,10 @@ void print(const Case& c, const Outcome& o) {
   if (!o.forward.empty())
     fmt::print("  {:<21} {:>9} ms  ({} .. {})  ratio {}\n", o.forward + " forward", ms(o.forward_times.median),
                ms(o.forward_times.min), ms(o.forward_times.max), bold(fmt::format("{:.2f}", o.ratio)));
+  if (o.terms.known) {
+    const auto term = [&](const char* name, double t) { return fmt::format("{} {} ms ({:.0f} %)", name, ms(t), 100 * t / o.ours.median); };
+    fmt::print("  roofline: {}, {}, {}\n", term("products", o.terms.products), term("weights", o.terms.weights), term("memory", o.terms.memory));
+  }
   std::string aside = fmt::format("packing all K and V takes {} ms, lowering {} ms", ms(o.pack), ms(o.lower));
   if (!o.peer.empty()) aside += fmt::format("; with packing: ratio {:.2f}", o.theirs.median / (o.ours.median + o.pack));
   fmt::print("  {}\n", dim(aside));
@@ -282,6 +299,8 @@ nlohmann::ordered_json as_json(const Case& c, const Outcome& o) {
                     {"ms_max", o.forward_times.max * 1e3}};
     j["ratio_to_forward"] = o.ratio;
   }
+  if (o.terms.known)
+    j["roofline_ms"] = {{"products", o.terms.products * 1e3}, {"weights", o.terms.weights * 1e3}, {"memory", o.terms.memory * 1e3}};
   if (o.peer.empty()) return j;
   j["peer"] = {{"name", o.peer},
                {"ms", o.theirs.median * 1e3},
@@ -312,17 +331,20 @@ int verb_bench(int argc, char** argv) {
   const bool speak = !options.json.on_stdout();
   if (speak && !peer.empty())
     fmt::print("{}\n\n", dim("Compared is attention alone: the host keeps K and V packed, llama.cpp keeps its own cache.\n"
-                             "GFLOP/s count attended pairs; ratio = llama.cpp's time / ours; it always attends to all."));
+                             "GFLOP/s count attended pairs; ratio = llama.cpp's time / ours; it always attends to all.\n"
+                             "Roofline: what products, softmax weights and reading K and V would take alone, at the best\n"
+                             "speed seen in this run; in brackets, the share of our time."));
   nlohmann::ordered_json document = {{"machine", describe(detect_features())}, {"cases", nlohmann::ordered_json::array()}};
   Progress progress("bench", static_cast<long long>(cases.value().size()), "cases");
   long long done = 0;
+  Roofline roofline;
   for (const Case& c : cases.value()) {
     progress.update(done++);
     try {
       const bool with_peer = !peer.empty() && c.op == "attend";
-      auto outcome = c.op == "attend"        ? bench_attend(c, with_peer, runs)
-                     : c.op == "attend_grad" ? bench_grad(c, runs)
-                                             : bench_strided(c, runs);
+      auto outcome = c.op == "attend"        ? bench_attend(c, with_peer, runs, roofline)
+                     : c.op == "attend_grad" ? bench_grad(c, runs, roofline)
+                                             : bench_strided(c, runs, roofline);
       progress.clear();
       if (!outcome.ok()) return bad_input(fmt::format("{}: {}", outcome.error().what, c.line()));
       if (speak) print(c, outcome.value());

@@ -199,6 +199,12 @@ class Json(unittest.TestCase):
         self.assertGreater(case["gflops"], 0)
         self.assertAlmostEqual(case["density"], 0.3, delta=0.1)
         self.assertNotIn("peer", case)
+        if case["kernel"] == "cpu.ref":
+            self.assertNotIn("roofline_ms", case)
+        else:  # nothing is quicker than what its products alone would take
+            self.assertLess(0, case["roofline_ms"]["products"])
+            self.assertLess(case["roofline_ms"]["products"], case["ms"]["max"])
+            self.assertLess(0, case["roofline_ms"]["memory"])
 
     def test_peer(self):
         code, out, err = run("bench", SMALL.replace("nq=9 nkv=70", "nq=65 nkv=700"), "-r", "3", "--peer", "llama", "--json")
