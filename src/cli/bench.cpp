@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <thread>
 
 #include <fmt/format.h>
@@ -45,6 +46,7 @@ struct Outcome {
   double gflops = 0, density = 1, pack = 0, lower = 0, difference = -1;
   std::int64_t runs = 0;
   Terms terms;
+  double dense = 0;  // seconds of the dense case of the same shape, if it came before
 };
 
 // How often, so that a case takes about `budget` seconds: at least 3 times, at most `most`.
@@ -118,7 +120,8 @@ Result<Outcome> bench_attend(const Case& c, bool with_peer, int asked, Roofline&
   Progress progress("bench " + o.kernel, n, "runs");
   for (int i = 0; i < n; ++i) {
     if (once > 0.2) progress.update(i);
-    settle();
+    if (peer) settle();
+    else pool->each(pool->workers(), [](int, int) {});  // as between the calls of a token: awake
     our_times.push_back(ours());
     if (peer) {
       settle();
@@ -139,7 +142,7 @@ Result<Outcome> bench_attend(const Case& c, bool with_peer, int asked, Roofline&
   const double flops = 2 * pairs * static_cast<double>(c.d + c.value_dim());
   o.gflops = flops / o.ours.median * 1e-9;
   double bytes = 0;
-  for (const auto& a : calls) bytes += bytes_read(a);
+  for (const auto& a : calls) bytes += bytes_moved(a);
   o.terms = roofline.of(o.kernel, have, {flops, pairs, bytes}, *pool);
   return o;
 }
@@ -257,6 +260,19 @@ Result<Outcome> bench_strided(const Case& c, int asked, Roofline& roofline) {
   return o;
 }
 
+bool is_dense(const Case& c) { return c.layout == Layout::closed && c.keep >= 1 && c.window == 0; }
+
+// The dense case of the same shape.
+Case unselected(Case c) {
+  const Case plain;
+  c.layout = plain.layout;
+  c.keep = plain.keep;
+  c.block = plain.block;
+  c.window = plain.window;
+  c.sink = plain.sink;
+  return c;
+}
+
 std::string ms(double seconds) {
   const double x = seconds * 1e3;
   return x < 10 ? fmt::format("{:.3f}", x) : x < 1000 ? fmt::format("{:.1f}", x) : fmt::format("{:.0f}", x);
@@ -272,6 +288,9 @@ void print(const Case& c, const Outcome& o) {
   if (!o.forward.empty())
     fmt::print("  {:<21} {:>9} ms  ({} .. {})  ratio {}\n", o.forward + " forward", ms(o.forward_times.median),
                ms(o.forward_times.min), ms(o.forward_times.max), bold(fmt::format("{:.2f}", o.ratio)));
+  if (o.dense > 0)
+    fmt::print("  dense takes {:.2f} times as long; this takes {} times dense's time x density\n", o.dense / o.ours.median,
+               bold(fmt::format("{:.2f}", o.ours.median / (o.dense * o.density))));
   if (o.terms.known) {
     const auto term = [&](const char* name, double t) { return fmt::format("{} {} ms ({:.0f} %)", name, ms(t), 100 * t / o.ours.median); };
     fmt::print("  roofline: {}, {}, {}\n", term("products", o.terms.products), term("weights", o.terms.weights), term("memory", o.terms.memory));
@@ -299,6 +318,7 @@ nlohmann::ordered_json as_json(const Case& c, const Outcome& o) {
                     {"ms_max", o.forward_times.max * 1e3}};
     j["ratio_to_forward"] = o.ratio;
   }
+  if (o.dense > 0) j["dense_ms"] = o.dense * 1e3;
   if (o.terms.known)
     j["roofline_ms"] = {{"products", o.terms.products * 1e3}, {"weights", o.terms.weights * 1e3}, {"memory", o.terms.memory * 1e3}};
   if (o.peer.empty()) return j;
@@ -332,12 +352,13 @@ int verb_bench(int argc, char** argv) {
   if (speak && !peer.empty())
     fmt::print("{}\n\n", dim("Compared is attention alone: the host keeps K and V packed, llama.cpp keeps its own cache.\n"
                              "GFLOP/s count attended pairs; ratio = llama.cpp's time / ours; it always attends to all.\n"
-                             "Roofline: what products, softmax weights and reading K and V would take alone, at the best\n"
+                             "Roofline: what products, softmax weights and moving q, K, V and out would take alone, at the best\n"
                              "speed seen in this run; in brackets, the share of our time."));
   nlohmann::ordered_json document = {{"machine", describe(detect_features())}, {"cases", nlohmann::ordered_json::array()}};
   Progress progress("bench", static_cast<long long>(cases.value().size()), "cases");
   long long done = 0;
   Roofline roofline;
+  std::map<std::string, double> dense;  // seconds, by the line without its selection
   for (const Case& c : cases.value()) {
     progress.update(done++);
     try {
@@ -347,6 +368,11 @@ int verb_bench(int argc, char** argv) {
                                              : bench_strided(c, runs, roofline);
       progress.clear();
       if (!outcome.ok()) return bad_input(fmt::format("{}: {}", outcome.error().what, c.line()));
+      if (c.op == "attend") {
+        double& whole = dense[unselected(c).line()];
+        if (is_dense(c)) whole = outcome.value().ours.median;
+        else outcome.value().dense = whole;
+      }
       if (speak) print(c, outcome.value());
       document["cases"].push_back(as_json(c, outcome.value()));
     } catch (const std::bad_alloc&) {

@@ -69,7 +69,7 @@ const kernel::Peak* peak_of(std::string_view name, Features have) {
 
 }  // namespace
 
-double bytes_read(const op::Attend::Args& a) {
+double bytes_moved(const op::Attend::Args& a) {
   const bool packed = a.packed_k.format != PackFormat::none;
   const double tile = packed ? static_cast<double>(a.packed_k.block_bytes() + a.packed_v.block_bytes())
                              : static_cast<double>(kTileKeys * (a.dk + a.dv)) * static_cast<double>(size_of(a.kv));
@@ -95,7 +95,8 @@ double bytes_read(const op::Attend::Args& a) {
     bytes += tile * static_cast<double>(std::count(tiles.begin(), tiles.end(), true)) +
              cell * static_cast<double>(std::count(cells.begin(), cells.end(), true));
   }
-  return lists == 1 ? bytes * a.hkv : bytes;
+  const double q_and_out = 4.0 * a.hq * a.n_rows * static_cast<double>(a.dk + a.dv);
+  return q_and_out + (lists == 1 ? bytes * a.hkv : bytes);
 }
 
 Terms Roofline::of(const std::string& kernel, Features have, const Work& work, ParallelFor& threads) {

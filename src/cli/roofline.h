@@ -17,7 +17,7 @@ namespace lacuna::cli {
 struct Work {
   double flops = 0;
   double weights = 0;  // softmax weights
-  double bytes = 0;    // that must be read from memory at least once
+  double bytes = 0;    // that must be moved from or to memory at least once
 };
 
 struct Terms {
@@ -25,8 +25,8 @@ struct Terms {
   double products = 0, weights = 0, memory = 0;  // seconds
 };
 
-// Bytes of K and V that a call must read: each cell that some list of a KV head names counts once, packed tiles whole.
-double bytes_read(const op::Attend::Args& call);
+// Bytes that a call must move: q and out, and of K and V each cell that some list of a KV head names, packed tiles whole.
+double bytes_moved(const op::Attend::Args& call);
 
 class Roofline {
  public:
