@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One builder for all patterns. A pattern says for each tile of a row block which cells it keeps: one
-// word for all rows, or "ask each row". Nearly all tiles are alike for all rows, so what the rows see
+// One builder for all patterns. A pattern says near which tiles a row block keeps something, and for each of these which
+// cells it keeps: one word for all rows, or "ask each row". Nearly all tiles are alike for all rows, so what the rows see
 // in common (Visibility::row_blocks, made once per mask) decides most of them without a look at the
 // rows. Adding a pattern means adding a Kept... struct.
 #include "engine/lower.h"
@@ -51,9 +51,18 @@ std::uint32_t cells_where(const Segment& s, std::int64_t tile, Test test) {
   return word;
 }
 
+// Adds the tiles of cells [begin, end) to what is near. Calls come in ascending order.
+void add_near(LoweredRuns& out, std::int64_t begin, std::int64_t end) {
+  if (begin >= end) return;
+  const auto first = static_cast<std::int32_t>(begin / kTileKeys), last = static_cast<std::int32_t>((end - 1) / kTileKeys) + 1;
+  if (!out.near.empty() && out.near.back().end >= first) out.near.back().end = std::max(out.near.back().end, last);
+  else out.near.push_back({first, last});
+}
+
 struct KeptDense {
   static constexpr bool kGathers = false;
-  void block(std::int32_t, std::int32_t, std::int32_t, std::int32_t) {}
+  // Makes ready for a row block: list, number, first row and rows. False: anything may be near.
+  bool block(std::int32_t, std::int32_t, std::int32_t, std::int32_t) { return false; }
   // The cells that all rows of the block keep alike; per_row = true: they differ, ask row().
   std::uint32_t shared(std::int64_t, bool*) const { return kAll; }
   std::uint32_t row(std::int64_t, std::int32_t) const { return kAll; }
@@ -61,7 +70,7 @@ struct KeptDense {
 
 struct KeptNothing {
   static constexpr bool kGathers = false;
-  void block(std::int32_t, std::int32_t, std::int32_t, std::int32_t) {}
+  bool block(std::int32_t, std::int32_t, std::int32_t, std::int32_t) { return true; }
   std::uint32_t shared(std::int64_t, bool*) const { return 0; }
   std::uint32_t row(std::int64_t, std::int32_t) const { return 0; }
 };
@@ -70,7 +79,7 @@ struct KeptByWindow {
   static constexpr bool kGathers = false;
   const Window& p;
   const Segment& s;
-  const LoweredRuns& out;
+  LoweredRuns& out;
   std::int64_t least = 0, most = 0;  // of from() over the block's rows
 
   // The first key of a row's window (row numbers count from the segment's first row).
@@ -78,12 +87,16 @@ struct KeptByWindow {
     const std::int64_t own = s.key_of_row[static_cast<std::size_t>(row)];
     return p.dense_row(own) ? 0 : own - p.window + 1;
   }
-  void block(std::int32_t, std::int32_t, std::int32_t first, std::int32_t rows) {
+  bool block(std::int32_t, std::int32_t, std::int32_t first, std::int32_t rows) {
     least = most = from(first);
     for (std::int32_t r = first + 1; r < first + rows; ++r) {
       least = std::min(least, from(r));
       most = std::max(most, from(r));
     }
+    if (!s.contiguous()) return false;
+    add_near(out, s.first_cell, s.first_cell + std::min(p.sink, s.n_keys));
+    add_near(out, s.first_cell + std::max<std::int64_t>(least, 0), s.first_cell + s.n_keys);
+    return true;
   }
   std::uint32_t shared(std::int64_t tile, bool* per_row) const {
     const std::int64_t lo = out.tile_lo[static_cast<std::size_t>(tile)], hi = out.tile_hi[static_cast<std::size_t>(tile)];
@@ -108,10 +121,14 @@ struct KeptByBlocks {
   LoweredRuns& out;
   std::span<const std::int32_t> list;
 
-  void block(std::int32_t head, std::int32_t q_block, std::int32_t, std::int32_t) {
+  bool block(std::int32_t head, std::int32_t q_block, std::int32_t, std::int32_t) {
     for (std::int32_t b : list) out.in_list[static_cast<std::size_t>(b)] = 0;
     list = p.row(head, q_block);
     for (std::int32_t b : list) out.in_list[static_cast<std::size_t>(b)] = 1;
+    if (!s.contiguous()) return false;
+    for (std::int64_t b : list)
+      add_near(out, s.first_cell + b * p.block_k, s.first_cell + std::min<std::int64_t>((b + 1) * p.block_k, s.n_keys));
+    return true;
   }
   bool in(std::int32_t key_block) const { return out.in_list[static_cast<std::size_t>(key_block)] != 0; }
   std::uint32_t shared(std::int64_t tile, bool*) const {
@@ -138,10 +155,10 @@ struct KeptByRanges {
   const Ranges& p;
   const Segment& s;
   LoweredRuns& out;
-  std::int64_t n_tiles;
 
-  void block(std::int32_t list, std::int32_t q_block, std::int32_t, std::int32_t) {
-    out.in_block.assign(static_cast<std::size_t>(n_tiles), 0u);
+  bool block(std::int32_t list, std::int32_t q_block, std::int32_t, std::int32_t) {
+    for (const TileSpan& t : before) std::fill(out.in_block.begin() + t.begin, out.in_block.begin() + t.end, 0u);
+    before.clear();
     const bool in_order = p.of == Ranges::Of::cells || s.contiguous();
     const std::int64_t shift = p.of == Ranges::Of::cells ? 0 : s.first_cell;
     for (const Range& r : p.row(list, q_block)) {
@@ -153,12 +170,18 @@ struct KeptByRanges {
         continue;
       }
       const std::int64_t begin = r.begin + shift, end = r.end + shift;
+      add_near(out, begin, end);
       for (std::int64_t t = begin / kTileKeys; t * kTileKeys < end; ++t)
         out.in_block[static_cast<std::size_t>(t)] |= bits_between(t * kTileKeys, begin, end);
     }
+    if (in_order) before = out.near;
+    else before.push_back({0, static_cast<std::int32_t>(out.in_block.size())});
+    return in_order;
   }
   std::uint32_t shared(std::int64_t tile, bool*) const { return out.in_block[static_cast<std::size_t>(tile)]; }
   std::uint32_t row(std::int64_t tile, std::int32_t) const { return out.in_block[static_cast<std::size_t>(tile)]; }
+
+  std::vector<TileSpan> before;  // words that the block before set
 };
 
 void begin_lists(LoweredRuns& out, std::int32_t n_rows, std::int32_t block_q, std::int32_t heads, std::int64_t n_cells) {
@@ -243,26 +266,27 @@ void append_list(const Visibility& visible, std::int32_t row_begin, std::int32_t
     const std::uint32_t* all = table ? table->all.data() + block * n_tiles : visible.words(row_begin);
     const std::uint32_t* any = table ? table->any.data() + block * n_tiles : visible.words(row_begin);
     const std::size_t list_begin = out.runs.size();
-    kept.block(head, block, first, rows);
-    for (std::int64_t t = 0; t < n_tiles; ++t) {
-      if (!any[t]) continue;
+    out.near.clear();
+    if (!kept.block(head, block, first, rows)) out.near.assign(1, {0, static_cast<std::int32_t>(n_tiles)});
+    const auto append_tile = [&](std::int64_t t) {
+      if (!any[t]) return;
       bool per_row = false;
       const std::uint32_t shared = kept.shared(t, &per_row);
       const auto tile = static_cast<std::int32_t>(t);
       if (!per_row) {
-        if (!(any[t] & shared)) continue;
+        if (!(any[t] & shared)) return;
         if (Kept::kGathers && count_bits(any[t] & shared) < gather_below) {
           for (std::uint32_t bits = any[t] & shared; bits; bits &= bits - 1) {
             const std::int32_t b = __builtin_ctz(bits);
             (all[t] >> b & 1u ? out.whole : out.part).push_back(static_cast<std::int32_t>(t * kTileKeys + b));
           }
-          continue;
+          return;
         }
         if ((all[t] & shared) == kAll) {
           pairs += std::int64_t{rows} * kTileKeys;
           ++tiles;
           append_full(out, list_begin, tile);
-          continue;
+          return;
         }
       }
       std::uint32_t together = 0, common = kAll;
@@ -272,14 +296,16 @@ void append_list(const Visibility& visible, std::int32_t row_begin, std::int32_t
         common &= words[r];
         pairs += count_bits(words[r]);
       }
-      if (!together) continue;
+      if (!together) return;
       ++tiles;
       if (common == kAll) {  // per row, yet all rows keep all of it
         append_full(out, list_begin, tile);
-        continue;
+        return;
       }
       append_words(out, tile, words, rows);
-    }
+    };
+    for (const TileSpan& near : out.near)
+      for (std::int64_t t = near.begin; t < near.end; ++t) append_tile(t);
     if (Kept::kGathers && !(out.whole.empty() && out.part.empty()))
       append_gathered(visible, row_begin + first, rows, list_begin, out, &pairs);
     out.row_ptr.push_back(static_cast<std::int32_t>(out.runs.size()));
@@ -329,7 +355,10 @@ void append_route(const Plan& plan, Route route, const Visibility& visible, cons
   if (!p || std::holds_alternative<Dense>(*p)) return append(0, KeptDense{});
   const std::int32_t list = list_of_head(lists_of(*p), how.q_heads, head);
   if (const auto* w = std::get_if<Window>(p)) return append(0, KeptByWindow{*w, s, out});
-  if (const auto* r = std::get_if<Ranges>(p)) return append(list, KeptByRanges{*r, s, out, visible.n_tiles()});
+  if (const auto* r = std::get_if<Ranges>(p)) {
+    out.in_block.assign(static_cast<std::size_t>(visible.n_tiles()), 0u);
+    return append(list, KeptByRanges{*r, s, out, {}});
+  }
   const auto& blocks = std::get<BlockMap>(*p);
   out.in_list.assign(static_cast<std::size_t>(blocks.k_blocks()), 0);
   append(list, KeptByBlocks{blocks, s, out, {}});

@@ -14,6 +14,11 @@
 
 namespace lacuna {
 
+// Tiles [begin, end).
+struct TileSpan {
+  std::int32_t begin = 0, end = 0;
+};
+
 // Owns what a TileRuns points to. Reused from call to call: its vectors keep their capacity.
 struct LoweredRuns {
   std::vector<std::int32_t> row_ptr;
@@ -25,9 +30,11 @@ struct LoweredRuns {
   double attended_pairs = 0;  // over the lists; times the query heads that share a list
   double tiles_read = 0;      // sum over (list, row block) of tiles named as they lie
   double cells_gathered = 0;  // and of cells gathered
-  // Working memory of the lowering: the least and greatest key of each tile, which key blocks the
-  // current list keeps, which cells the current row block keeps, and those to be gathered.
+  // Working memory of the lowering: the least and greatest key of each tile, the tiles of which the current row block
+  // may keep something, which key blocks the current list keeps, which cells the current row block keeps (zeros
+  // but for tiles in `near`), and those to be gathered.
   std::vector<std::int32_t> tile_lo, tile_hi;
+  std::vector<TileSpan> near;
   std::vector<std::uint8_t> in_list;
   std::vector<std::uint32_t> in_block;
   std::vector<std::int32_t> whole, part;
