@@ -10,6 +10,9 @@ namespace lacuna {
 
 struct LossStats {  // lost mass over audited rows with at least 256 visible keys
   double mean = 0, p95 = 0, max = 0;
+  // With 95 % confidence the mean over the whole run, audited or not, is at most this (docs/account.md); the mean itself where
+  // every row was audited, 1 where too few were to say anything.
+  double upper = 0;
   std::int64_t rows = 0;
 };
 

@@ -127,7 +127,7 @@ Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& repo
     const bool ran = calls.is_number() && calls.get<double>() > 0;
     j["density"][phase] = ran ? at_path(report, {phase, "density"}) : nlohmann::json();
   }
-  for (const char* figure : {"mean", "p95", "max", "rows"}) {
+  for (const char* figure : {"mean", "upper", "p95", "max", "rows"}) {
     j["lost_mass"][figure] = at_path(report, {"prefill", "lost_mass", figure});
     j["lost_mass_decode"][figure] = at_path(report, {"decode", "lost_mass", figure});
   }
@@ -148,8 +148,14 @@ std::string percent(const Json& x) { return x.is_number() ? fmt::format("{:.2f} 
 std::string lost_words(const Json& lost, std::string_view where) {
   if (!lost["rows"].is_number() || lost["rows"].get<double>() == 0)
     return fmt::format("not measured {} (--audit off, or no audited row with 256 visible keys)", where);
-  return fmt::format("{} {} on average (95 % of rows: at most {}; worst {}; {} rows audited)", percent(lost["mean"]),
-                     where, percent(lost["p95"]), percent(lost["max"]), lost["rows"].get<std::int64_t>());
+  const double upper = lost["upper"].is_number() ? lost["upper"].get<double>() : 1.0;
+  const bool chance = lost["upper"] != lost["mean"];
+  return fmt::format("{} {} on average{}\n         95 % of rows: at most {}; worst {}; {} rows audited", percent(lost["mean"]), where,
+                     !chance      ? ""
+                     : upper >= 1 ? ", of too few rows for a bound"
+                                  : fmt::format(", with 95 % confidence at most {}", percent(lost["upper"])),
+                     percent(lost["p95"]),
+                     percent(lost["max"]), lost["rows"].get<std::int64_t>());
 }
 
 void print_summary(const Json& j, const Outcome& out, const nlohmann::json& report) {

@@ -30,7 +30,7 @@ nlohmann::json as_json(const PhaseReport& r) {
           {"output_error", r.output_error},
           {"windowed",
            {{"calls", r.windowed.calls}, {"kv_bytes", r.windowed.kv_bytes}, {"attention_s", r.windowed.seconds}}},
-          {"lost_mass", {{"mean", r.lost.mean}, {"p95", r.lost.p95}, {"max", r.lost.max}, {"rows", r.lost.rows}}}};
+          {"lost_mass", {{"mean", r.lost.mean}, {"upper", r.lost.upper}, {"p95", r.lost.p95}, {"max", r.lost.max}, {"rows", r.lost.rows}}}};
 }
 
 }  // namespace

@@ -537,6 +537,7 @@ void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args
     for (std::int32_t i = rows.begin; i < rows.end; ++i)
       if (mask.visible.visible_keys(s.row_begin + i) >= kMinAuditedKeys)
         for (int h = 0; h < args.hq; ++h) phase->loss.add(0.0);
+    if (options.audit == Audit::sample) phase->loss.end_draw();
   }
 }
 
@@ -576,6 +577,7 @@ Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const 
       phase->error_sum += size > 0 ? std::sqrt(difference / size) : 0.0;
       ++phase->error_rows;
     }
+  if (options.audit == Audit::sample) phase->loss.end_draw();
   return {};
 }
 

@@ -123,8 +123,8 @@ std::string Instance::summary() const {
   const auto seconds = [](const PhaseReport& p) { return std::accumulate(std::begin(p.seconds), std::end(p.seconds), 0.0); };
   char line[256];
   const auto lost = [](const LossStats& l) {
-    char text[32] = "not audited";
-    if (l.rows > 0) std::snprintf(text, sizeof text, "%.4f", l.mean);
+    char text[64] = "not audited";
+    if (l.rows > 0) std::snprintf(text, sizeof text, "%.4f (at most %.4f)", l.mean, l.upper);
     return std::string(text);
   };
   std::snprintf(line, sizeof line,
