@@ -64,17 +64,18 @@ void JsonSink::add_option(CLI::App& app) {
       ->trigger_on_parse(false);
 }
 
-std::string JsonSink::check() const {
-  if (!wanted() || on_stdout()) return "";
+std::string check_writable(std::string_view option, const std::string& path) {
   std::error_code bad;
-  if (std::filesystem::is_directory(where_, bad)) return fmt::format("--json {}: is a folder; name a file in it", where_);
-  const std::string part = where_ + ".part";
+  if (std::filesystem::is_directory(path, bad)) return fmt::format("{} {}: is a folder; name a file in it", option, path);
+  const std::string part = path + ".part";
   std::FILE* f = std::fopen(part.c_str(), "w");
-  if (!f) return fmt::format("--json {}: cannot write there ({}); name a file in a writable folder", where_, std::strerror(errno));
+  if (!f) return fmt::format("{} {}: cannot write there ({}); name a file in a writable folder", option, path, std::strerror(errno));
   std::fclose(f);
   std::remove(part.c_str());
   return "";
 }
+
+std::string JsonSink::check() const { return !wanted() || on_stdout() ? "" : check_writable("--json", where_); }
 
 std::string JsonSink::write(const nlohmann::ordered_json& document) const {
   // Model output may end inside a UTF-8 character: replaced, never thrown about.

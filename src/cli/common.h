@@ -66,6 +66,8 @@ class Progress {
   bool drawn_ = false;
 };
 
+// Finds out early whether an option's file can be written; "" or the reason why not.
+std::string check_writable(std::string_view option, const std::string& path);
 // Writes a file whole or not at all, through PATH.part; "" or the reason why it could not.
 std::string write_text(const std::string& path, const std::string& text);
 // The whole of a text file ("-" = stdin); false, with the reason in `error`, if it cannot be read.

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/child.h"
+#include "cli/compare_html.h"
 #include "cli/compare_table.h"
 #include "cli/model.h"
 #include "cli/run_options.h"
@@ -96,7 +97,7 @@ void add_kl(const RunOptions& o, Json& document) {
       }
 }
 
-int compare(const RunOptions& o, const std::vector<std::string>& methods, int rounds, bool want_kl, const JsonSink& sink) {
+int compare(const RunOptions& o, const std::vector<std::string>& methods, int rounds, bool want_kl, const JsonSink& sink, const std::string& html) {
   catch_interrupt();
   // Round by round, so that a slow spell of the machine falls on all methods alike.
   std::vector<std::vector<Json>> runs(methods.size());
@@ -125,6 +126,8 @@ int compare(const RunOptions& o, const std::vector<std::string>& methods, int ro
   if (!sink.on_stdout()) fmt::print("\n{}\n{}\n", compare_table(document), compare_sentence(document));
   if (sink.wanted())
     if (const std::string why = sink.write(document); !why.empty()) return bad_input(why);
+  if (!html.empty())
+    if (const std::string why = write_text(html, compare_html(document)); !why.empty()) return bad_input(why);
   if (interrupted()) return stopped(static_cast<long long>(document["runs"].size()), "methods");
   if (!any) return kBadInput;  // every run said why
   return std::all_of(document["runs"].begin(), document["runs"].end(), good) ? kOk : kFailedCheck;
@@ -137,16 +140,17 @@ int verb_compare(int argc, char** argv) {
   RunOptions o;
   o.predict = 32;
   JsonSink sink;
-  std::string list;
+  std::string list, html;
   int rounds = 1;
   bool no_kl = false;
   app.add_option("--methods", list, "method specs, separated by commas; stock and dense always run")->type_name("A,B,C");
   app.add_option("--runs", rounds, "runs of each; the one with the median time counts")->check(CLI::Range(1, 99))->capture_default_str();
   app.add_flag("--no-kl", no_kl, "leave out the pass that compares logits");
+  app.add_option("--html", html, "also write a page with pictures: one file that needs no network")->type_name("FILE");
   add_run_options(app, o);
   sink.add_option(app);
   if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
-  for (const std::string& why : {check_run_options(o), sink.check()})
+  for (const std::string& why : {check_run_options(o), sink.check(), html.empty() ? "" : check_writable("--html", html)})
     if (!why.empty()) return bad_input(why);
   if (o.file == "-") return bad_input("-f -: compare reads the text once per run; give it as a file");
   std::vector<std::string> methods = {"stock", "dense"};
@@ -155,7 +159,7 @@ int verb_compare(int argc, char** argv) {
       if (!why.empty()) return bad_input(why);
     if (std::find(methods.begin(), methods.end(), spec) == methods.end()) methods.push_back(spec);
   }
-  return compare(o, methods, rounds, !no_kl, sink);
+  return compare(o, methods, rounds, !no_kl, sink, html);
 }
 
 }  // namespace lacuna::cli

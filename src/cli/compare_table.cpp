@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "cli/common.h"
+#include "cli/compare_figures.h"
 
 namespace lacuna::cli {
 
@@ -15,30 +16,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr double kAllowedLoss = 0.01;  // of attention mass, mean
 constexpr std::size_t kNameColumns = 15;
-
-// The number at a pointer ("/lost_mass/mean"), if there is one.
-std::optional<double> figure(const Json& run, const char* pointer) {
-  const auto p = Json::json_pointer(pointer);
-  if (!run.contains(p) || !run.at(p).is_number()) return std::nullopt;
-  return run.at(p).get<double>();
-}
-
-// Mean lost mass, of the prompt or while writing, whichever is more.
-std::optional<double> lost_mass(const Json& run) {
-  const auto prefill = figure(run, "/lost_mass/mean");
-  const auto rows = figure(run, "/lost_mass_decode/rows"), decode = figure(run, "/lost_mass_decode/mean");
-  return prefill && rows && *rows > 0 && decode ? std::max(*prefill, *decode) : prefill;
-}
-
-bool worked(const Json& run) { return run["error"].is_null() && figure(run, "/ttft_s"); }
-
-const Json* find(const Json& document, std::string_view method) {
-  for (const Json& run : document["runs"])
-    if (run["method"] == method && worked(run)) return &run;
-  return nullptr;
-}
 
 std::string plain(std::optional<double> x, const char* format) { return x ? fmt::format(fmt::runtime(format), *x) : "-"; }
 std::string share(std::optional<double> x) { return x ? fmt::format("{:.2f} %", 100 * *x) : "-"; }
@@ -62,7 +40,7 @@ std::string compare_table(const Json& document) {
     out += line + "\n";
   };
   row("method", {"TTFT s", "speed-up", "tok/s", "density", "lost", "KL", "same top"});
-  const Json* stock = find(document, "stock");
+  const Json* stock = find_run(document, "stock");
   for (const Json& run : document["runs"]) {
     std::string name = run["method"].get<std::string>();
     if (name.size() > kNameColumns) {  // a long spec stands on a line of its own
@@ -89,8 +67,8 @@ std::string compare_table(const Json& document) {
 }
 
 std::string compare_sentence(const Json& document) {
-  const Json* const stock = find(document, "stock");
-  const Json* const dense = find(document, "dense");
+  const Json* const stock = find_run(document, "stock");
+  const Json* const dense = find_run(document, "dense");
   const Json* best = nullptr;
   bool any = false;  // did any sparse method run at all
   for (const Json& run : document["runs"]) {

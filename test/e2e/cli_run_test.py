@@ -58,6 +58,9 @@ class Arguments(Lines):
     def test_verb(self):
         self.refused(["rnu"], "'rnu'", "run", "compare")
 
+    def test_page(self):
+        self.refused(["compare", "-m", MODEL, "-p", "x", "--html", "/nowhere/page.html"], "--html /nowhere/page.html", "cannot write")
+
     def test_option(self):
         self.refused(["run", "-m", "x", "-p", "hi", "--frob"], "--frob")
         self.refused(["run", "-p", "hi"], "--model")
@@ -241,10 +244,18 @@ class WithPlugin(Runs):
         with tempfile.NamedTemporaryFile("w") as f, tempfile.NamedTemporaryFile() as report:
             f.write(TEXT)
             f.flush()
-            done = lacuna("compare", "-m", MODEL, "-f", f.name, "-n", 2, "--json", report.name,
+            page = pathlib.Path(report.name + ".html")
+            done = lacuna("compare", "-m", MODEL, "-f", f.name, "-n", 2, "--json", report.name, "--html", page,
                           "--methods", "streamingllm:sink=4:window=128")
             self.assertEqual(done.returncode, 0, done.stderr)
             document = json.loads(pathlib.Path(report.name).read_text())
+            html = page.read_text()
+            page.unlink()
+        self.assertEqual(html.count("<svg"), 3)  # time, loss, speed
+        for method in ("stock", "dense", "streamingllm:sink=4:window=128"):
+            self.assertIn(f"<tr><td>{method}</td>", html)
+        for needs_more in ("http", "<script", "src=", "@import", "url("):
+            self.assertNotIn(needs_more, html)
         names = [run["method"] for run in document["runs"]]
         self.assertEqual(names, ["stock", "dense", "streamingllm:sink=4:window=128"])
         for run in document["runs"]:
