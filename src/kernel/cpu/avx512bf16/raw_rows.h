@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tiles of cells from anywhere, for a few rows: read where they lie, in f32. To lay them out as a packed
-// tile first, which many rows would share, costs several times what these rows then compute.
+// Tiles of cells from anywhere, and all tiles of a cache without a packed copy, for a few rows: read where they
+// lie, in f32. To lay them out as a packed tile first, which many rows would share, costs several times what these
+// rows then compute.
 //   QK: lanes are 16 channels of one key; sixteen keys' sums are added up over their lanes together.
 //   PV: lanes are 16 channels of one key; a row's probability is broadcast to them.
 // The machine's own prefetch knows nothing of such cells: values are fetched while keys are read, and the
@@ -14,26 +15,32 @@ namespace lacuna::kernel::avx512bf16 {
 
 alignas(64) static const float kNobody[256] = {};  // a row of zeros of any type
 
-// The rows of one KV head at the 32 places of a gathered tile.
+static inline bool in_place(const op::Attend::Args& a) { return a.packed_k.format == PackFormat::none; }
+static inline bool is_raw(const op::Attend::Args& a, int64_t tile) { return in_place(a) || tile >= a.runs.first_gathered; }
+
+// The rows of one KV head at the 32 places of a tile.
 struct RawRows {
   const char* at[kTileKeys];
   int64_t bytes;  // of a row
 };
 
-static inline void rows_of(const TileRuns& runs, int64_t tile, const void* base, int64_t head, int64_t cell, Dtype type,
+static inline void rows_of(const op::Attend::Args& a, int64_t tile, const void* base, int64_t head, int64_t cell, Dtype type,
                            int dim, RawRows& to) {
-  const int64_t size = type == Dtype::f32 ? 4 : 2;
-  const int32_t* slots = avx512::slots_of(runs, tile);
-  const char* first = static_cast<const char*>(base) + head * size;
-  for (int i = 0; i < kTileKeys; ++i)
-    to.at[i] = slots[i] < 0 ? reinterpret_cast<const char*>(kNobody) : first + slots[i] * cell * size;
-  to.bytes = dim * size;
+  const bool gathered = tile >= a.runs.first_gathered;
+  const int32_t* slots = gathered ? avx512::slots_of(a.runs, tile) : nullptr;
+  const char* first = static_cast<const char*>(base) + avx512::raw_bytes(type, head);
+  const int64_t step = avx512::raw_bytes(type, cell);
+  for (int i = 0; i < kTileKeys; ++i) {
+    const int64_t c = gathered ? slots[i] : tile * kTileKeys + i < a.n_cells ? tile * kTileKeys + i : -1;
+    to.at[i] = c < 0 ? reinterpret_cast<const char*>(kNobody) : first + c * step;
+  }
+  to.bytes = avx512::raw_bytes(type, dim);
 }
 static inline void key_rows(const op::Attend::Args& a, int64_t tile, int kv_head, RawRows& to) {
-  rows_of(a.runs, tile, a.k, kv_head * a.k_head, a.k_cell, a.kv, a.dk, to);
+  rows_of(a, tile, a.k, kv_head * a.k_head, a.k_cell, a.k_type, a.dk, to);
 }
 static inline void value_rows(const op::Attend::Args& a, int64_t tile, int kv_head, RawRows& to) {
-  rows_of(a.runs, tile, a.v, kv_head * a.v_head, a.v_cell, a.kv, a.dv, to);
+  rows_of(a, tile, a.v, kv_head * a.v_head, a.v_cell, a.v_type, a.dv, to);
 }
 
 [[gnu::always_inline]] static inline void fetch_row(const RawRows* x, int i) {
@@ -44,7 +51,7 @@ static inline void value_rows(const op::Attend::Args& a, int64_t tile, int kv_he
 // Channels [d, d + 16) of a row; a mask only where it ends, for a mask costs as much as the load.
 template <Dtype T>
 [[gnu::always_inline]] static inline __m512 channels(const char* row, int d, int dim) {
-  if (d + 16 > dim) return avx512::channels<T>(row, d, dim);
+  if (avx512::kQuantised<T> || d + 16 > dim) return avx512::channels<T>(row, d, dim);
   if constexpr (T == Dtype::f32) return _mm512_loadu_ps(row + d * 4);
   const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + d * 2));
   if constexpr (T == Dtype::f16) return _mm512_cvtph_ps(x);
@@ -105,16 +112,6 @@ static void pv_rows(const float* p, const RawRows& v, int dv, float* acc, int64_
     for (int r = 0; r < R; ++r)
       for (int c = 0; c < C; ++c)
         if (d + 16 * c < padded(dv)) _mm512_storeu_ps(acc + r * acc_row + d + 16 * c, sum[r][c]);
-  }
-}
-
-// Calls f.template operator()<T>() for the type of the raw rows.
-template <class F>
-[[gnu::always_inline]] static inline void with_type(Dtype type, const F& f) {
-  switch (type) {
-    case Dtype::f32: return f.template operator()<Dtype::f32>();
-    case Dtype::f16: return f.template operator()<Dtype::f16>();
-    case Dtype::bf16: return f.template operator()<Dtype::bf16>();
   }
 }
 
