@@ -26,8 +26,9 @@ void attend_row_plain(const op::Attend::Args& a, PackFormat like, int h, int row
     const TileRun& run = a.runs.runs[r];
     const std::uint32_t word =
         run.bits < 0 ? ~0u : a.runs.words[static_cast<std::ptrdiff_t>(run.bits) * a.runs.block_q + in_block];
-    for (std::int64_t c = std::int64_t{run.begin} * kTileKeys; c < std::int64_t{run.end} * kTileKeys; ++c)
-      if (word >> (c % kTileKeys) & 1u) cells.push_back(c);
+    for (std::int32_t tile = run.begin; tile < run.end; ++tile)
+      for (int b = 0; b < kTileKeys; ++b)
+        if (word >> b & 1u) cells.push_back(a.runs.cell(tile, b));
   }
   float top = -INFINITY;
   for (const std::int64_t c : cells) {

@@ -13,16 +13,18 @@
 namespace lacuna {
 
 // 32 numbers into a block of a quantised type. The scale is that of the number of largest size, which becomes
-// 127 or -127 of q8_0 and the -8 of q4_0; so 8 bits lose up to 1/254 of it, 4 bits 1/8 on the other side.
+// 127 or -127 of q8_0 and the -8 of q4_0; so 8 bits lose up to 1/254 of it, 4 bits 1/8 on the other side. One that is
+// no number, or infinite, makes all 32 so.
 inline void quantise_block(const float* x, Dtype t, char* block) {
   float largest = 0;
   for (int i = 0; i < 32; ++i)
-    if (std::fabs(x[i]) > std::fabs(largest)) largest = x[i];
+    if (!(std::fabs(x[i]) <= std::fabs(largest)) && largest == largest) largest = x[i];
   const float scale = t == Dtype::q8_0 ? std::fabs(largest) / 127.0f : largest / -8.0f;
-  const float inverse = scale != 0 ? 1.0f / scale : 0.0f;
+  const float inverse = std::isfinite(scale) && scale != 0 ? 1.0f / scale : 0.0f;
   const std::uint16_t half = float_to_half(scale);
   std::memcpy(block, &half, sizeof half);
   const auto number = [&](int i, int least, int most) {
+    if (!std::isfinite(scale)) return t == Dtype::q8_0 && largest < 0 ? -1 : 1;
     return std::clamp(static_cast<int>(std::nearbyint(x[i] * inverse)), least, most);
   };
   char* to = block + sizeof half;

@@ -5,14 +5,20 @@
 //            copy is read where it lies.
 //   phase 1  task = query head: partial (m, l, acc) of the chunks are merged in their order.
 // The chunks depend on the lists alone, so neither workers nor their order change the result.
+#include "kernel/cpu/avx512/quant.h"
+#include "kernel/cpu/avx512/vec.h"
 #include "kernel/cpu/avx512bf16/micro.h"
-#include "kernel/cpu/avx512bf16/raw_rows.h"
+#include "kernel/cpu/lane16/raw_rows.inc"
 #include "kernel/kernel.h"
 
 namespace lacuna::kernel::avx512bf16 {
 namespace {
 
 using Args = op::Attend::Args;
+using avx512::reads_in_place;
+using avx512::TileRows;
+
+bool is_raw(const Args& a, int64_t tile) { return reads_in_place(a) || tile >= a.runs.first_gathered; }
 
 constexpr int kMaxRows = 8;
 constexpr int kMaxChunks = 64, kMinChunkTiles = 4;         // a list shared by all heads
@@ -109,7 +115,7 @@ struct Scratch {
     l = reinterpret_cast<float*>(take(rows * 64));
     acc = reinterpret_cast<float*>(take(padded(a.dv) * 4));
     q = reinterpret_cast<int32_t*>(take(rows * padded(a.dk) * 2));
-    q32 = a.runs.slots || in_place(a) ? reinterpret_cast<float*>(take(rows * padded(a.dk) * 4)) : nullptr;
+    q32 = a.runs.slots || reads_in_place(a) ? reinterpret_cast<float*>(take(rows * padded(a.dk) * 4)) : nullptr;
     bytes = static_cast<size_t>(used);
   }
 };
@@ -169,12 +175,12 @@ struct Raw {
 template <int R>
 void attend_raw(const Args& a, const Group& g, const Raw& b, float scale, float unit, float* m, float* acc, Scratch& x) {
   const int64_t dv = padded(a.dv);
-  RawRows keys, values, next;
-  key_rows(a, b.tile, g.kv_head, keys);
-  value_rows(a, b.tile, g.kv_head, values);
+  TileRows keys, values, next;
+  avx512::key_rows(a, b.tile, g.kv_head, keys);
+  avx512::value_rows(a, b.tile, g.kv_head, values);
   const bool more = b.next_tile >= 0 && is_raw(a, b.next_tile);
-  if (more) key_rows(a, b.next_tile, b.next_head, next);
-  avx512::with_type(a.k_type, [&]<Dtype T>() { qk_rows<R, T>(g.q32, keys, a.dk, x.s, &values); });
+  if (more) avx512::key_rows(a, b.next_tile, b.next_head, next);
+  avx512::with_type(a.k_type, [&]<Dtype T>() { avx512::qk_rows<R, T>(g.q32, padded(a.dk), keys, a.dk, x.s, kStep, &values); });
   for (int r = 0; r < R; ++r) {
     const int row = g.first + r;
     const uint32_t visible = b.words ? b.words[row % a.n_rows] : ~0u;
@@ -182,9 +188,11 @@ void attend_raw(const Args& a, const Group& g, const Raw& b, float scale, float 
     if (!raw_scores(a)) finish_scores(a, row / a.n_rows, row % a.n_rows, scale, &b.tile, 1, s);
     softmax_step(s, &visible, 1, unit, dv, m[row], x.l + row * 16, acc + row * dv, x.p + r * kStep);
     for (int i = 0; i < kTileKeys; i += 16)
-      _mm512_store_ps(s + i, channels<Dtype::bf16>(reinterpret_cast<const char*>(x.p + r * kStep + i), 0, 16));
+      _mm512_store_ps(s + i, avx512::load_bf16(x.p + r * kStep + i));
   }
-  avx512::with_type(a.v_type, [&]<Dtype T>() { pv_rows<R, T>(x.s, values, a.dv, acc + g.first * dv, dv, more ? &next : nullptr); });
+  avx512::with_type(a.v_type, [&]<Dtype T>() {
+    avx512::pv_rows<R, T>(x.s, kStep, values, a.dv, acc + g.first * dv, dv, more ? &next : nullptr);
+  });
 }
 
 using AttendTile = void (*)(const Args&, const Group&, const Blocks&, float, float, float*, float*, Scratch&);
@@ -286,7 +294,7 @@ const char* why_not(const Args& a, int) {
   if (a.n_rows > kMaxRows) return "more than 8 query rows: the kernel for many rows is faster";
   if (a.n_rows > a.runs.block_q) return "the rows are cut into several blocks";
   if (a.pv_skip) return "tiles left out by their weight: a kernel for many rows does that";
-  return why_not_common(a, in_place(a));
+  return why_not_common(a, reads_in_place(a));
 }
 
 int tasks(const Args& a, int phase, int) { return phase == 0 ? chunks_of(a) * a.runs.heads : a.hq; }
