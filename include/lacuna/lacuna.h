@@ -63,7 +63,8 @@ SideRequest every_side_kind();  // for tests of a host: all kinds at once, whate
 
 // A copy of one layer's K or V in the order kernels read (bf16 or f16 tiles). A host that owns the
 // cache keeps one beside each cache tensor and calls write() where cells change, so that no call has
-// to pack again. Not thread safe against a running attend().
+// to pack again. Beside a quantised tensor, which is to be small, only what `side` asks for is kept:
+// few rows read it where it lies, many pack it for their call. Not thread safe against a running attend().
 class PackedTensor {
  public:
   enum class Role : std::uint8_t { key, value };
@@ -95,8 +96,8 @@ class PackedTensor {
 struct AttendCall {
   int layer = 0;
   Tensor q;                       // [1, Hq, Nq, Dk]  f32
-  Tensor k;                       // [1, Hkv, C, Dk]  f32, f16 or bf16; C cells
-  Tensor v;                       // [1, Hkv, C, Dv]  the same type as k
+  Tensor k;                       // [1, Hkv, C, Dk]  any Dtype; C cells
+  Tensor v;                       // [1, Hkv, C, Dv]  the same type as k, or any if one of them is quantised
   Tensor out;                     // [1, Hq, Nq, Dv]  f32, written
   float* lse = nullptr;           // [Hq, Nq], written if set
   float scale = 0.0f;             // 0 = 1 / sqrt(Dk)

@@ -38,10 +38,11 @@ typedef enum lacuna_status {
   LACUNA_INTERNAL = 6 /* a fault of Lacuna's own */
 } lacuna_status;
 
-typedef enum lacuna_dtype { LACUNA_F32 = 0, LACUNA_F16 = 1, LACUNA_BF16 = 2 } lacuna_dtype;
+/* The last two: llama.cpp's blocks of 32 channels, of k and v only; lacuna/dtype.h has their bytes. */
+typedef enum lacuna_dtype { LACUNA_F32 = 0, LACUNA_F16 = 1, LACUNA_BF16 = 2, LACUNA_Q8_0 = 3, LACUNA_Q4_0 = 4 } lacuna_dtype;
 
 /* Memory of the caller as [batch, heads, tokens or cells, channels]; strides in elements, 0 or more,
- * the last one 1. */
+ * the last one 1. Of quantised types, channels and strides are multiples of 32. */
 typedef struct lacuna_tensor {
   void* data;
   int32_t dtype; /* lacuna_dtype */
@@ -53,8 +54,8 @@ typedef struct lacuna_attend_call {
   size_t size; /* sizeof(lacuna_attend_call): later versions only append fields; zero what you do not set */
   int32_t layer;
   lacuna_tensor q;    /* [1, Hq, Nq, Dk] f32 */
-  lacuna_tensor k;    /* [1, Hkv, C, Dk] f32, f16 or bf16 */
-  lacuna_tensor v;    /* [1, Hkv, C, Dv] the same type as k */
+  lacuna_tensor k;    /* [1, Hkv, C, Dk] any lacuna_dtype */
+  lacuna_tensor v;    /* [1, Hkv, C, Dv] the same type as k, or any if one of them is quantised */
   lacuna_tensor out;  /* [1, Hq, Nq, Dv] f32, written */
   float* lse;         /* [Hq, Nq], written; or null */
   float scale;        /* 0 = 1 / sqrt(Dk) */

@@ -11,6 +11,7 @@ enum class RopeLayout : std::uint8_t {
   none,         // no rotation
   interleaved,  // channels 2i and 2i + 1 are a pair (Llama's GGUF files)
   half_split,   // channels i and i + D/2 are a pair (NeoX, Gemma, Qwen; Llama's original checkpoints)
+  mixed,        // a matrix mixed each head's channels after the rotation (llama.cpp's quantised caches)
 };
 
 struct Rope {
@@ -23,6 +24,7 @@ constexpr const char* name_of(RopeLayout l) {
     case RopeLayout::unknown: return "unknown";
     case RopeLayout::none: return "none";
     case RopeLayout::interleaved: return "interleaved";
+    case RopeLayout::mixed: return "mixed";
     case RopeLayout::half_split: return "half-split";
   }
   return "?";

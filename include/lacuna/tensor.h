@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tensor: a typed, strided look at memory somebody else owns. Dimensions are always
 // [B, H, N, D]: batch, heads, tokens (or cache cells), channels. Other orders are strides; the
-// channels must lie side by side (stride[3] == 1).
+// channels must lie side by side (stride[3] == 1). Of quantised types, channels and strides are multiples
+// of block_size(dtype).
 #pragma once
 
 #include <cstdint>
@@ -24,7 +25,7 @@ struct Tensor {
 
   char* row(std::int64_t b, std::int64_t h, std::int64_t i) const {
     return static_cast<char*>(data) +
-           (b * stride[0] + h * stride[1] + i * stride[2]) * static_cast<std::int64_t>(size_of(dtype));
+           bytes_of(dtype, b * stride[0] + h * stride[1] + i * stride[2]);
   }
 };
 

@@ -72,10 +72,11 @@ Result<Outcome> bench_attend(const Case& c, bool with_peer, int asked, Roofline&
   std::vector<op::Attend::Args> calls;
   Outcome o;
   double pairs = 0, allowed = 0;
-  const PackFormat format = choose_format(have, c.kv, c.precision, find_attend(c.kernel));
+  PackFormat format = choose_format(have, both_in(c.kv, c.v_type()), c.precision, find_attend(c.kernel));
   for (int batch = 0; batch < c.b; ++batch) {
     problems.push_back(std::make_unique<AttendProblem>(c, batch));
     AttendProblem& p = *problems.back();
+    if (taken_in_place(p.args(have, PackFormat::none, *pool), have, pool->workers(), find_attend(c.kernel))) format = PackFormat::none;
     (void)p.args(have, format, *pool);  // the first touch of fresh pages is nobody's packing
     calls.push_back(p.args(have, format, *pool));
     pairs += p.attended_pairs();

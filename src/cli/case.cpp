@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <filesystem>
+#include <tuple>
 
 #include <fmt/format.h>
 
@@ -18,7 +19,8 @@ namespace {
 const std::vector<std::string> kOps = {"attend", "attend_grad", "strided_scores"};
 const std::vector<std::string> kCommonKeys = {"b",  "hq",      "hkv",  "nq",        "nkv",    "d",
                                               "kv", "threads", "seed", "precision", "kernel", "machine"};
-const std::vector<std::string> kAttendKeys = {"layout", "keep", "block", "window", "sink", "dv", "softcap"};
+const std::vector<std::string> kAttendKeys = {"layout", "keep", "block", "window", "sink", "dv", "v", "softcap"};
+const std::vector<std::string> kTypes = {"f32", "f16", "bf16", "q8_0", "q4_0"};  // as Dtype numbers them
 
 Status whole(std::string_view key, std::string_view text, std::int64_t lo, std::int64_t hi, std::int64_t& value) {
   std::int64_t x = 0;
@@ -70,7 +72,7 @@ Status set(Case& c, std::string_view key, std::string_view text) {
   if (key == "nkv") return whole(key, text, 1, kMany, c.nkv);
   if (key == "d") return whole(key, text, 1, 1024, c.d);
   if (key == "kv") {
-    LACUNA_CHECK(one_of(key, text, {"f32", "f16", "bf16"}, which));
+    LACUNA_CHECK(one_of(key, text, kTypes, which));
     c.kv = static_cast<Dtype>(which);
     return {};
   }
@@ -104,6 +106,11 @@ Status set(Case& c, std::string_view key, std::string_view text) {
     c.stride = std::int64_t{1} << which;
     return {};
   }
+  if (attend && key == "v") {
+    LACUNA_CHECK(one_of(key, text, kTypes, which));
+    c.v = static_cast<Dtype>(which);
+    return {};
+  }
   if (attend && key == "layout") {
     LACUNA_CHECK(one_of(key, text, {"closed", "block", "tokens", "pages"}, which));
     c.layout = static_cast<Layout>(which);
@@ -130,6 +137,16 @@ Status check(const Case& c) {
   if (c.nkv < c.nq)
     return bad_argument(fmt::format("nq={} nkv={}: the rows are the last nq of nkv positions, so nkv must be nq or more",
                                     c.nq, c.nkv));
+  for (const auto& [type, dim, name] : {std::tuple{c.kv, c.d, "d"}, {c.v_type(), std::int64_t{c.value_dim()}, "dv"}})
+    if (dim % block_size(type))
+      return bad_argument(fmt::format("{}={} of {}: need a multiple of {}, its block; or another type", name, dim,
+                                      name_of(type), block_size(type)));
+  if (c.kv != c.v_type() && !is_quantised(c.kv) && !is_quantised(c.v_type()))
+    return bad_argument(fmt::format("kv={} v={}: both must be of one type, or one of them q8_0 or q4_0", name_of(c.kv),
+                                    name_of(c.v_type())));
+  if (c.op == "attend_grad" && (is_quantised(c.kv) || is_quantised(c.v_type())))
+    return bad_argument(fmt::format("attend_grad with kv={} v={}: what was rounded has no gradient; need f32, f16 or bf16",
+                                    name_of(c.kv), name_of(c.v_type())));
   if (c.layout != Layout::closed && (c.window || c.sink))
     return bad_argument("window and sink belong to layout=closed; leave them out or change the layout");
   if (c.window && c.keep < 1) return bad_argument("window and keep both set the window; give one of them");
@@ -161,6 +178,7 @@ std::string Case::line() const {
   if (dv && dv != d) s += fmt::format(" dv={}", dv);
   if (softcap > 0) s += fmt::format(" softcap={:g}", softcap);
   s += fmt::format(" kv={}", name_of(kv));
+  if (v_type() != kv) s += fmt::format(" v={}", name_of(v_type()));
   if (threads) s += fmt::format(" threads={}", threads);
   if (precision != plain.precision) s += " precision=high";
   if (!kernel.empty()) s += " kernel=" + kernel;

@@ -4,10 +4,12 @@
 //
 //   attend layout=block keep=0.1 block=64 hq=32 hkv=8 nq=512 nkv=8192 d=128 kv=f16 threads=2
 //   attend_grad hq=32 hkv=8 nq=2048 nkv=2048 d=128 kv=f32 threads=2
+//   attend hq=32 hkv=8 nq=1 nkv=32768 d=128 kv=q8_0 v=q4_0
 //   strided_scores stride=8 hq=9 hkv=3 nq=512 nkv=2048 d=64
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,12 +41,14 @@ struct Case {
   // all: the rows are the last nq of nkv positions
   std::int64_t b = 1, hq = 32, hkv = 8, nq = 512, nkv = 2048, d = 128;
   Dtype kv = Dtype::f16;
+  std::optional<Dtype> v;  // attend: of V, where it is not kv
   int threads = 0;  // 0 = one per core
   std::uint64_t seed = 1;
   Precision precision = Precision::fast;
   std::string kernel, machine;  // empty = the best there is
 
   bool attends() const { return op == "attend" || op == "attend_grad"; }
+  Dtype v_type() const { return v.value_or(kv); }
   int value_dim() const { return static_cast<int>(dv ? dv : d); }
   // The line that makes this case, without what stands at its default.
   std::string line() const;

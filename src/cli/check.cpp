@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/half.h"
+#include "kv/element.h"
 #include "base/rng.h"
 #include "cli/case_options.h"
 #include "cli/grad_problem.h"
@@ -80,7 +81,9 @@ std::vector<Finding> check_attend(const Case& c, ParallelFor& threads) {
     f.reason = missing_features(have, k->needs);
     for (int batch = 0; batch < c.b && f.reason.empty(); ++batch) {
       AttendProblem problem(c, batch);
-      op::Attend::Args a = problem.args(have, format_for(*k, c.kv), threads);
+      // Without packed copies where the kernel would be called without: that way it is judged.
+      op::Attend::Args a = problem.args(have, PackFormat::none, threads);
+      if (!taken_in_place(a, have, threads.workers(), k)) a = problem.args(have, format_for(*k, both_in(c.kv, c.v_type())), threads);
       if (const char* why = k->why_not ? k->why_not(a, threads.workers()) : nullptr) {
         f.reason = why;
         break;
@@ -200,14 +203,7 @@ std::vector<Finding> check_strided(const Case& c, ParallelFor& threads) {
   const Features have = features_of(c);
   AttendProblem problem(c, 0);
   std::vector<float> keys(static_cast<std::size_t>(c.nkv * c.hkv * c.d));
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    if (c.kv == Dtype::f32) {
-      keys[i] = reinterpret_cast<const float*>(problem.k())[i];
-    } else {
-      const std::uint16_t bits = reinterpret_cast<const std::uint16_t*>(problem.k())[i];
-      keys[i] = c.kv == Dtype::f16 ? half_to_float(bits) : bf16_to_float(bits);
-    }
-  }
+  for (std::size_t i = 0; i < keys.size(); ++i) keys[i] = element(problem.k(), c.kv, static_cast<std::int64_t>(i));
   std::vector<Finding> findings;
   for (const auto* k : kernel::strided_scores_list) {
     if (!c.kernel.empty() ? c.kernel != k->name : k->only_forced != nullptr) continue;

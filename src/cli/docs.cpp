@@ -104,8 +104,8 @@ std::string method_page(const MethodEntry& e) {
   return out;
 }
 
-// Ranges of head_dim (multiples of 8, 16 to 256) for which a kernel has no reason to refuse a plain
-// call of `rows` rows, asked as if the machine had everything.
+// Ranges of head_dim (multiples of 8, of quantised types of 32, 16 to 256) for which a kernel has no reason to refuse a
+// plain call of `rows` rows, asked as if the machine had everything.
 std::string head_dims(const kernel::Kernel<op::Attend>& k, Dtype kv, Precision precision, int rows) {
   std::string out;
   int first = 0, last = 0;
@@ -113,7 +113,8 @@ std::string head_dims(const kernel::Kernel<op::Attend>& k, Dtype kv, Precision p
     if (first) out += fmt::format("{}{}", out.empty() ? "" : ", ", first == last ? std::to_string(first) : fmt::format("{}-{}", first, last));
     first = 0;
   };
-  for (int d = 16; d <= 256; d += 8) {
+  const int step = is_quantised(kv) ? static_cast<int>(block_size(kv)) : 8;
+  for (int d = std::max(16, step); d <= 256; d += step) {
     const op::Attend::Args a = plain_call(format_for(k, kv), kv, precision, rows, d);
     // What a session packs for this precision decides whether the kernel's form is there.
     const bool packs = k.pack != PackFormat::pair16_bf16 || precision == Precision::fast;
@@ -140,15 +141,15 @@ std::string kernel_list(const kernel::KernelList<Op>& list) {
 std::string kernel_matrix() {
   std::string out = std::string(kHead) + "# Kernels\nBest first: the first that has no reason to refuse takes the call "
                                          "(`lacuna explain` shows the walk).\n\n## attend\n" + kernel_list(kernel::attend_list);
-  out += "\nHead dimensions taken (multiples of 8 from 16 to 256 were asked), by the cache's type, the precision and the rows of "
-         "a call:\n\n| kernel | precision | rows | f16 | bf16 | f32 |\n|---|---|---|---|---|---|\n";
+  out += "\nHead dimensions taken (multiples of 8 from 16 to 256 were asked, of 32 for q8_0 and q4_0), by the cache's type, the precision and the rows of "
+         "a call:\n\n| kernel | precision | rows | f16 | bf16 | f32 | q8_0, q4_0 |\n|---|---|---|---|---|---|---|\n";
   for (const auto* k : kernel::attend_list)
     for (const Precision p : {Precision::fast, Precision::high})
       for (const int rows : {1, 64}) {
         const std::string f16 = head_dims(*k, Dtype::f16, p, rows), bf16 = head_dims(*k, Dtype::bf16, p, rows),
-                          f32 = head_dims(*k, Dtype::f32, p, rows);
+                          f32 = head_dims(*k, Dtype::f32, p, rows), q8_0 = head_dims(*k, Dtype::q8_0, p, rows);
         if (f16 == "-" && bf16 == "-" && f32 == "-") continue;
-        out += fmt::format("| `{}` | {} | {} | {} | {} | {} |\n", k->name, p == Precision::fast ? "fast" : "high", rows, f16, bf16, f32);
+        out += fmt::format("| `{}` | {} | {} | {} | {} | {} | {} |\n", k->name, p == Precision::fast ? "fast" : "high", rows, f16, bf16, f32, q8_0);
       }
   out += "\n## attend_grad\n" + kernel_list(kernel::attend_grad_list);
   out += "\n## strided_scores\n" + kernel_list(kernel::strided_scores_list);

@@ -84,7 +84,7 @@ const char* layout_name(const Plan& plan) {
 
 // A case has more keys than a shape has use for; a key without effect would mislead.
 std::string unused_key(const std::string& words) {
-  static const std::vector<std::string> kUsed = {"hq", "hkv", "nq", "nkv", "d", "dv", "kv", "softcap", "threads", "seed", "precision", "kernel", "machine"};
+  static const std::vector<std::string> kUsed = {"hq", "hkv", "nq", "nkv", "d", "dv", "kv", "v", "softcap", "threads", "seed", "precision", "kernel", "machine"};
   std::istringstream in(words);
   for (std::string word; in >> word;)
     if (const std::string key = word.substr(0, word.find('=')); key.size() < word.size() && std::find(kUsed.begin(), kUsed.end(), key) == kUsed.end())
@@ -194,14 +194,14 @@ int verb_explain(int argc, char** argv) {
   } else if (const std::string why = read_data(data, q, keys); !why.empty()) {
     return bad_input(why);
   }
-  std::vector<unsigned char> k = as_type(keys, c.kv), v(static_cast<std::size_t>(c.nkv * c.hkv * c.value_dim()) * size_of(c.kv));
+  std::vector<unsigned char> k = as_type(keys, c.kv), v(static_cast<std::size_t>(bytes_of(c.v_type(), c.nkv * c.hkv * c.value_dim())));
   std::vector<float> out(static_cast<std::size_t>(c.nq * c.hq * c.value_dim()));
   AttendCall call;
   call.layer = layer;
   call.softcap = static_cast<float>(c.softcap);
   call.q = token_major(q.data(), Dtype::f32, 1, c.hq, c.nq, c.d);
   call.k = token_major(k.data(), c.kv, 1, c.hkv, c.nkv, c.d);
-  call.v = token_major(v.data(), c.kv, 1, c.hkv, c.nkv, c.value_dim());
+  call.v = token_major(v.data(), c.v_type(), 1, c.hkv, c.nkv, c.value_dim());
   call.out = token_major(out.data(), Dtype::f32, 1, c.hq, c.nq, c.value_dim());
   s.check_profiles(call);
   if (!s.unfit.empty()) return bad_input(s.unfit);
@@ -224,6 +224,10 @@ int verb_explain(int argc, char** argv) {
              {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(plan, kBlockQ), .gather = !args.bias}, s.lowered);
   args.runs = s.lowered.view();
   args.pv_skip = pv_skip_of(plan);
+  if (args.packed_k.format == PackFormat::none && !taken_in_place(args, s.have, s.parallel->workers(), s.forced)) {
+    args.packed_k = s.packed_keys(call);
+    args.packed_v = s.packed_values(call);
+  }
   const auto* chosen = pick(kernel::attend_list, args, s.have, s.parallel->workers(), c.kernel);
   const auto kernels = whole_walk(args, s.have, s.parallel->workers(), c.kernel, chosen);
 

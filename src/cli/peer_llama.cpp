@@ -61,7 +61,14 @@ const std::vector<Build>& builds() {
 }
 
 ggml_type type_of(Dtype t) {
-  return t == Dtype::f32 ? GGML_TYPE_F32 : t == Dtype::f16 ? GGML_TYPE_F16 : GGML_TYPE_BF16;
+  switch (t) {
+    case Dtype::f32: return GGML_TYPE_F32;
+    case Dtype::f16: return GGML_TYPE_F16;
+    case Dtype::bf16: return GGML_TYPE_BF16;
+    case Dtype::q8_0: return GGML_TYPE_Q8_0;
+    case Dtype::q4_0: return GGML_TYPE_Q4_0;
+  }
+  return GGML_TYPE_F32;
 }
 
 class LlamaPeer final : public Peer {
@@ -75,14 +82,13 @@ class LlamaPeer final : public Peer {
       set(backend_, threads);
     ctx_ = ggml_init({ggml_tensor_overhead() * 16 + ggml_graph_overhead(), nullptr, true});
     const std::int64_t dv = c.value_dim(), cells = (c.nkv + 255) / 256 * 256;  // llama.cpp pads to 256
-    const ggml_type kv = type_of(c.kv);
     ggml_tensor* q = ggml_new_tensor_3d(ctx_, GGML_TYPE_F32, c.d, c.hq, c.nq);
-    ggml_tensor* k = ggml_new_tensor_2d(ctx_, kv, c.d * c.hkv, cells);
-    ggml_tensor* v = ggml_new_tensor_2d(ctx_, kv, dv * c.hkv, cells);
+    ggml_tensor* k = ggml_new_tensor_2d(ctx_, type_of(c.kv), c.d * c.hkv, cells);
+    ggml_tensor* v = ggml_new_tensor_2d(ctx_, type_of(c.v_type()), dv * c.hkv, cells);
     ggml_tensor* mask = ggml_new_tensor_2d(ctx_, GGML_TYPE_F16, cells, c.nq);
     // Views [D, heads, cells] permuted to [D, cells, heads], as its graphs have them.
     const auto seen = [&](ggml_tensor* t, std::int64_t dim) {
-      const std::size_t head = ggml_row_size(kv, dim);
+      const std::size_t head = ggml_row_size(t->type, dim);
       ggml_tensor* view = ggml_view_3d(ctx_, t, dim, c.hkv, cells, head, t->nb[1], 0);
       return ggml_permute(ctx_, view, 0, 2, 1, 3);
     };

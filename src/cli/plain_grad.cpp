@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/half.h"
+#include "kv/element.h"
 
 namespace lacuna::cli {
 namespace {
@@ -27,16 +28,7 @@ void attend_grad_plain(const op::AttendGrad::Args& a, bool bf16, int kv_head) {
   const auto rounded = [&](float x) { return bf16 ? bf16_to_float(float_to_bf16(x)) : x; };
   const auto read = [&](const void* base, std::int64_t at, int n, std::vector<float>& to) {
     to.resize(static_cast<std::size_t>(n));
-    for (int d = 0; d < n; ++d) {
-      float x;
-      if (f.kv == Dtype::f32)
-        x = static_cast<const float*>(base)[at + d];
-      else if (f.kv == Dtype::f16)
-        x = half_to_float(static_cast<const std::uint16_t*>(base)[at + d]);
-      else
-        x = bf16_to_float(static_cast<const std::uint16_t*>(base)[at + d]);
-      to[static_cast<std::size_t>(d)] = rounded(x);
-    }
+    for (int d = 0; d < n; ++d) to[static_cast<std::size_t>(d)] = rounded(element(base, f.k_type, at + d));
   };
   std::vector<float> k, v, q(static_cast<std::size_t>(f.dk)), g(static_cast<std::size_t>(f.dv));
   for (std::int64_t c = 0; c < f.n_cells; ++c) {

@@ -6,9 +6,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/half.h"
 #include "base/rng.h"
 #include "engine/packed_tensor.h"
+#include "kv/quantise.h"
 
 namespace lacuna::cli {
 namespace {
@@ -25,10 +25,11 @@ void fill_normal(void* to, Dtype type, std::int64_t n, std::uint64_t seed) {
   Rng rng(seed);
   std::vector<float> table(static_cast<std::size_t>(std::min(n, kTable)));
   for (float& x : table) x = static_cast<float>(rng.normal());
-  for (std::int64_t i = 0; i < n; ++i) {
-    const float x = table[static_cast<std::size_t>(i % kTable)];
-    if (type == Dtype::f32) static_cast<float*>(to)[i] = x;
-    else static_cast<std::uint16_t*>(to)[i] = type == Dtype::f16 ? float_to_half(x) : float_to_bf16(x);
+  const std::int64_t block = block_size(type);
+  for (std::int64_t i = 0; i < n; i += block) {
+    float x[32];
+    for (std::int64_t j = 0; j < block; ++j) x[j] = table[static_cast<std::size_t>((i + j) % kTable)];
+    store_elements(to, type, i, x, block);
   }
 }
 
@@ -109,11 +110,11 @@ AttendProblem::AttendProblem(const Case& c, int batch) : case_(c) {
   const std::uint64_t seed = c.seed * 1000003 + static_cast<std::uint64_t>(batch) * 7;
   const auto dv = static_cast<std::int64_t>(c.value_dim());
   q_.resize(static_cast<std::size_t>(c.nq * c.hq * c.d));
-  k_.resize(static_cast<std::size_t>(c.nkv * c.hkv * c.d) * size_of(c.kv));
-  v_.resize(static_cast<std::size_t>(c.nkv * c.hkv * dv) * size_of(c.kv));
+  k_.resize(static_cast<std::size_t>(bytes_of(c.kv, c.nkv * c.hkv * c.d)));
+  v_.resize(static_cast<std::size_t>(bytes_of(c.v_type(), c.nkv * c.hkv * dv)));
   fill_normal(q_.data(), Dtype::f32, static_cast<std::int64_t>(q_.size()), seed + 1);
   fill_normal(k_.data(), c.kv, c.nkv * c.hkv * c.d, seed + 2);
-  fill_normal(v_.data(), c.kv, c.nkv * c.hkv * dv, seed + 3);
+  fill_normal(v_.data(), c.v_type(), c.nkv * c.hkv * dv, seed + 3);
 
   const double start = now();
   const auto rows = static_cast<std::int32_t>(c.nq), heads = static_cast<std::int32_t>(c.hq);
@@ -136,7 +137,7 @@ PackedView AttendProblem::pack(Features have, op::Pack::Role role, PackFormat fo
   const std::size_t bytes = view.block_bytes() * static_cast<std::size_t>(tiles_of(view.cells) * view.heads);
   view.data = storage.grow(bytes + 64);
   std::memset(storage.data(), 0, bytes);
-  const Tensor raw = token_major((key ? k_ : v_).data(), case_.kv, 1, case_.hkv, case_.nkv, dim);
+  const Tensor raw = token_major((key ? k_ : v_).data(), key ? case_.kv : case_.v_type(), 1, case_.hkv, case_.nkv, dim);
   op::Pack::Args a = pack_args(role, raw, view);
   a.n = case_.nkv;
   const double start = now();
@@ -159,7 +160,8 @@ op::Attend::Args AttendProblem::args(Features have, PackFormat format, ParallelF
   a.q_row = c.hq * c.d;
   a.k = k_.data();
   a.v = v_.data();
-  a.kv = c.kv;
+  a.k_type = c.kv;
+  a.v_type = c.v_type();
   a.k_head = c.d;
   a.k_cell = c.hkv * c.d;
   a.v_head = a.dv;

@@ -70,10 +70,10 @@ const kernel::Peak* peak_of(std::string_view name, Features have) {
 }  // namespace
 
 double bytes_moved(const op::Attend::Args& a) {
+  // Gathered cells are read from the raw tensors; so are whole tiles where there is no packed copy.
+  const double cell = static_cast<double>(bytes_of(a.k_type, a.dk) + bytes_of(a.v_type, a.dv));
   const bool packed = a.packed_k.format != PackFormat::none;
-  const double tile = packed ? static_cast<double>(a.packed_k.block_bytes() + a.packed_v.block_bytes())
-                             : static_cast<double>(kTileKeys * (a.dk + a.dv)) * static_cast<double>(size_of(a.kv));
-  const double cell = static_cast<double>((a.dk + a.dv)) * static_cast<double>(size_of(a.kv));  // gathered: raw
+  const double tile = packed ? static_cast<double>(a.packed_k.block_bytes() + a.packed_v.block_bytes()) : cell * kTileKeys;
   const int lists = a.runs.heads == 1 ? 1 : a.hkv, group = a.runs.heads == 1 ? 1 : a.hq / a.hkv;
   double bytes = 0;
   for (int h = 0; h < lists; ++h) {

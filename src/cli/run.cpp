@@ -211,8 +211,9 @@ int run(RunOptions& o, const JsonSink& sink) {
     if (error = plugin.load(); !error.empty()) return bad_input(error);
     if (error = plugin.configure(plugin_text(o, o.method)); !error.empty()) return bad_input(error);
     for (const auto* type : {&o.cache_type_k, &o.cache_type_v})
-      if ((*type)[0] == 'q' || (*type)[0] == 'i')
-        note(fmt::format("Lacuna takes no {} cache: llama.cpp does the attention of this run; f16, bf16 and f32 are taken", *type));
+      if (((*type)[0] == 'q' || (*type)[0] == 'i') && *type != "q8_0" && *type != "q4_0")
+        note(fmt::format("Lacuna takes no {} cache: llama.cpp does the attention of this run; f16, bf16, f32, q8_0 or q4_0 "
+                         "are taken", *type));
   }
   llama_backend_init();
   const ModelPtr model = load_model(o.model, stock ? std::vector<ggml_backend_dev_t>{} : plugin.devices(), error);

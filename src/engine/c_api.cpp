@@ -53,7 +53,7 @@ lacuna_status guarded(lacuna_session* s, F&& body) {
   }
 }
 
-bool known(std::int32_t dtype) { return dtype >= LACUNA_F32 && dtype <= LACUNA_BF16; }
+bool known(std::int32_t dtype) { return dtype >= LACUNA_F32 && dtype <= LACUNA_Q4_0; }
 
 lacuna::Tensor as_tensor(const lacuna_tensor& t) {
   lacuna::Tensor out{t.data, static_cast<lacuna::Dtype>(t.dtype), {}, {}};
@@ -85,7 +85,7 @@ lacuna_status lacuna_attend(lacuna_session* s, const lacuna_attend_call* c) {
     return fail(s, LACUNA_BAD_ARGUMENT, "lacuna_attend: call is null or its size is too small; set size = sizeof(lacuna_attend_call)");
   return guarded(s, [&]() -> lacuna_status {
     for (const lacuna_tensor* t : {&c->q, &c->k, &c->v, &c->out})
-      if (!known(t->dtype)) return fail(s, LACUNA_BAD_ARGUMENT, "lacuna_attend: an unknown dtype; need LACUNA_F32, LACUNA_F16 or LACUNA_BF16");
+      if (!known(t->dtype)) return fail(s, LACUNA_BAD_ARGUMENT, "lacuna_attend: an unknown dtype; need LACUNA_F32, LACUNA_F16, LACUNA_BF16, LACUNA_Q8_0 or LACUNA_Q4_0");
     lacuna::AttendCall call;
     call.layer = c->layer;
     call.q = as_tensor(c->q);

@@ -31,7 +31,8 @@ CallShape Session::Impl::shape_of(const AttendCall& c) const {
   shape.hkv = static_cast<int>(c.k.heads());
   shape.dk = static_cast<int>(c.q.dim());
   shape.dv = static_cast<int>(c.v.dim());
-  shape.kv = c.k.dtype;
+  shape.k_type = c.k.dtype;
+  shape.v_type = c.v.dtype;
   shape.precision = options.precision;
   shape.features = have;
   shape.workers = parallel->workers();

@@ -65,7 +65,7 @@ std::string machine_text() { return fmt::format("{}, {} cores", processor_name()
 }  // namespace
 
 std::string CallShape::text() const {
-  return fmt::format("hq={} hkv={} dk={} dv={} kv={} precision={} workers={} kernel={} {}", hq, hkv, dk, dv, name_of(kv),
+  return fmt::format("hq={} hkv={} dk={} dv={} k={} v={} precision={} workers={} kernel={} {}", hq, hkv, dk, dv, name_of(k_type), name_of(v_type),
                      precision == Precision::fast ? "fast" : "high", workers, kernel.empty() ? "best" : kernel, describe(features));
 }
 

@@ -17,7 +17,7 @@ namespace lacuna {
 // What the seconds depend on beside rows and keys.
 struct CallShape {
   int hq = 1, hkv = 1, dk = 0, dv = 0;
-  Dtype kv = Dtype::f16;
+  Dtype k_type = Dtype::f16, v_type = Dtype::f16;
   Precision precision = Precision::fast;
   Features features = 0;
   int workers = 1;

@@ -7,8 +7,8 @@
 #include <span>
 #include <vector>
 
-#include "base/half.h"
 #include "base/rng.h"
+#include "kv/quantise.h"
 #include "lacuna/dtype.h"
 
 namespace lacuna {
@@ -46,11 +46,9 @@ inline void make_up(std::int64_t hq, std::int64_t hkv, std::int64_t nq, std::int
 
 // Numbers as a cache of the type holds them.
 inline std::vector<unsigned char> as_type(std::span<const float> x, Dtype type) {
-  std::vector<unsigned char> out(x.size() * size_of(type));
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    if (type == Dtype::f32) reinterpret_cast<float*>(out.data())[i] = x[i];
-    else reinterpret_cast<std::uint16_t*>(out.data())[i] = type == Dtype::f16 ? float_to_half(x[i]) : float_to_bf16(x[i]);
-  }
+  const auto n = static_cast<std::int64_t>(x.size());
+  std::vector<unsigned char> out(static_cast<std::size_t>(bytes_of(type, n)));
+  store_elements(out.data(), type, 0, x.data(), n);
   return out;
 }
 

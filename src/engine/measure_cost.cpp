@@ -35,14 +35,15 @@ class Bench {
     share_ = static_cast<double>(shape.hq) / hq_;
     dk_ = shape.dk;
     dv_ = shape.dv;
-    kv_ = shape.kv;
+    k_type_ = shape.k_type;
+    v_type_ = shape.v_type;
     std::vector<float> k;
     make_up(hq_, hkv_, rows, keys, dk_, 1, q_, k);
     Rng rng(2);
     std::vector<float> v(static_cast<std::size_t>(keys) * hkv_ * dv_);
     for (float& x : v) x = static_cast<float>(rng.normal());
-    k_ = as_type(k, kv_);
-    v_ = as_type(v, kv_);
+    k_ = as_type(k, k_type_);
+    v_ = as_type(v, v_type_);
     out_.resize(static_cast<std::size_t>(rows) * hq_ * dv_);
   }
 
@@ -56,13 +57,13 @@ class Bench {
     if (!opened.ok()) return opened.error();
     Session& session = *opened.value();
     // What a host keeps beside its cache is not paid for by a call.
-    PackedTensor packed_k(PackedTensor::Role::key, kv_, keys, hkv_, dk_, like_.precision, like_.machine, like_.kernel, session.side(kLayers - 1));
-    PackedTensor packed_v(PackedTensor::Role::value, kv_, keys, hkv_, dv_, like_.precision, like_.machine, like_.kernel);
+    PackedTensor packed_k(PackedTensor::Role::key, k_type_, keys, hkv_, dk_, like_.precision, like_.machine, like_.kernel, session.side(kLayers - 1));
+    PackedTensor packed_v(PackedTensor::Role::value, v_type_, keys, hkv_, dv_, like_.precision, like_.machine, like_.kernel);
     AttendCall call;
     call.layer = kLayers - 1;
     call.q = token_major(q_.data() + (rows_ - rows) * hq_ * dk_, Dtype::f32, 1, hq_, rows, dk_);
-    call.k = token_major(k_.data() + static_cast<std::size_t>((keys_ - keys) * hkv_ * dk_) * size_of(kv_), kv_, 1, hkv_, keys, dk_);
-    call.v = token_major(v_.data() + static_cast<std::size_t>((keys_ - keys) * hkv_ * dv_) * size_of(kv_), kv_, 1, hkv_, keys, dv_);
+    call.k = token_major(k_.data() + bytes_of(k_type_, (keys_ - keys) * hkv_ * dk_), k_type_, 1, hkv_, keys, dk_);
+    call.v = token_major(v_.data() + bytes_of(v_type_, (keys_ - keys) * hkv_ * dv_), v_type_, 1, hkv_, keys, dv_);
     call.out = token_major(out_.data(), Dtype::f32, 1, hq_, rows, dv_);
     packed_k.write(call.k, 0, keys, like_.parallel);
     packed_v.write(call.v, 0, keys, like_.parallel);
@@ -97,7 +98,7 @@ class Bench {
   std::int64_t rows_, keys_;
   int hq_ = 1, hkv_ = 1, dk_ = 0, dv_ = 0;
   double share_ = 1;
-  Dtype kv_ = Dtype::f16;
+  Dtype k_type_ = Dtype::f16, v_type_ = Dtype::f16;
   std::vector<float> q_, out_;
   std::vector<unsigned char> k_, v_;
 };

@@ -54,7 +54,9 @@ PackedTensor::PackedTensor(Role role, Dtype dtype, std::int64_t cells, int heads
   impl_->role = role;
   impl_->dtype = dtype;
   impl_->have = machine.empty() ? detect_features() : mask_features(detect_features(), machine.c_str(), &known);
-  impl_->view = {nullptr, choose_format(impl_->have, dtype, precision, find_attend(kernel)), heads, dim, cells};
+  // A packed copy would take up to four times what the quantised tensor does.
+  const PackFormat format = is_quantised(dtype) ? PackFormat::none : choose_format(impl_->have, dtype, precision, find_attend(kernel));
+  impl_->view = {nullptr, format, heads, dim, cells};
   if (side && role == Role::key) impl_->side.open(*side, dtype, cells, heads, dim);
   if (impl_->view.format == PackFormat::none) return;
   impl_->used_bytes = impl_->view.block_bytes() * static_cast<std::size_t>(tiles_of(cells) * heads);

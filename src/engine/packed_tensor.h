@@ -19,6 +19,9 @@ PackFormat format_for(const kernel::Kernel<Op>& k, Dtype kv) {
   return k.pack == PackFormat::lane16_f16 && kv != Dtype::f16 ? PackFormat::lane16_f32 : k.pack;
 }
 
+// K and V have one packed form between them: that of the type whose numbers hold both's.
+constexpr Dtype both_in(Dtype k, Dtype v) { return k == v ? k : Dtype::f32; }
+
 // The packed form that the forced kernel reads, else the best kernels of this machine, for a cache of
 // this type. A forced kernel that reads raw tensors leaves the choice to what methods read.
 PackFormat choose_format(Features have, Dtype kv, Precision precision, const kernel::Kernel<op::Attend>* forced = nullptr);

@@ -38,13 +38,20 @@ op::Attend::Args plain_call(PackFormat format, Dtype kv, Precision precision, in
   a.dk = a.dv = head_dim;
   a.n_rows = rows;
   a.n_cells = 1024;
-  a.kv = kv;
+  a.k_type = a.v_type = kv;
   a.precision = precision;
   a.runs.block_q = 64;
   a.runs.n_rows = rows;
   a.runs.n_cells = 1024;
   a.packed_k = a.packed_v = {nullptr, format, 1, head_dim, 1024};
   return a;
+}
+
+bool taken_in_place(op::Attend::Args args, Features have, int workers, const kernel::Kernel<op::Attend>* forced) {
+  if (!is_quantised(args.k_type) && !is_quantised(args.v_type)) return false;
+  args.packed_k = args.packed_v = {};
+  const auto* k = pick(kernel::attend_list, args, have, workers, forced ? forced->name : "");
+  return k && (k == forced || k->pack != PackFormat::none);
 }
 
 std::string missing_features(Features have, Features needs) {

@@ -48,6 +48,10 @@ const kernel::Kernel<op::Attend>* find_attend(std::string_view name);
 // A causal call of `rows` rows with nothing special, to ask kernels about and never to run.
 op::Attend::Args plain_call(PackFormat format, Dtype kv, Precision precision, int rows, int head_dim);
 
+// Whether a fast kernel of this machine reads the call's quantised K and V where they lie: no packed copies are
+// needed then. `forced`: the one kernel that may be taken, or null.
+bool taken_in_place(op::Attend::Args args, Features have, int workers, const kernel::Kernel<op::Attend>* forced);
+
 struct Refusal {
   std::string kernel, reason;
 };

@@ -94,6 +94,15 @@ Status check_tensor(const char* name, const Tensor& t, bool need_f32) {
   if (t.stride[3] != 1)
     return bad_argument(fmt::format("{}: channel stride {}, need 1; copy it so that channels lie side by side", name, t.stride[3]));
   if (need_f32 && t.dtype != Dtype::f32) return bad_argument(fmt::format("{}: type {}, need f32", name, name_of(t.dtype)));
+  if (const std::int64_t block = block_size(t.dtype); block > 1) {
+    if (t.n[3] % block)
+      return bad_argument(fmt::format("{}: {} channels of {}, need a multiple of {}, its block; take f16 for this head_dim",
+                                      name, t.n[3], name_of(t.dtype), block));
+    for (int i = 0; i < 3; ++i)
+      if (t.stride[i] % block)
+        return bad_argument(fmt::format("{}: stride {} in dimension {} of {}, need a multiple of {}: rows begin with a block",
+                                        name, t.stride[i], i, name_of(t.dtype), block));
+  }
   // 2^30 leaves room for int32 row and cell numbers rounded up to a block.
   constexpr std::int64_t kLargest = std::int64_t{1} << 30, kFarthest = std::int64_t{1} << 60;
   std::int64_t last = 0;  // element number of the last element, from data
@@ -131,8 +140,9 @@ Status check_call(const AttendCall& c) {
     LACUNA_CHECK(check_tensor("k", c.k, false));
     LACUNA_CHECK(check_tensor("v", c.v, false));
   }
-  if (c.k.dtype != c.v.dtype)
-    return bad_argument(fmt::format("k is {} and v is {}: both must be of one type", name_of(c.k.dtype), name_of(c.v.dtype)));
+  if (c.k.dtype != c.v.dtype && !is_quantised(c.k.dtype) && !is_quantised(c.v.dtype))
+    return bad_argument(fmt::format("k is {} and v is {}: both must be of one type, or one of them q8_0 or q4_0",
+                                    name_of(c.k.dtype), name_of(c.v.dtype)));
   const std::int64_t hq = c.q.heads(), hkv = c.k.heads();
   if (hq < 1 || hkv < 1 || hq % hkv)
     return bad_argument(fmt::format("{} query heads over {} KV heads: the first must be a multiple of the second", hq, hkv));
@@ -196,7 +206,8 @@ op::Attend::Args Session::Impl::base_args(const AttendCall& c, const MaskEntry& 
   a.q_row = c.q.stride[2];
   a.k = c.k.data;
   a.v = c.v.data;
-  a.kv = c.k.dtype;
+  a.k_type = c.k.dtype;
+  a.v_type = c.v.dtype;
   a.k_head = c.k.stride[1];
   a.k_cell = c.k.stride[2];
   a.v_head = c.v.stride[1];
@@ -213,15 +224,30 @@ op::Attend::Args Session::Impl::base_args(const AttendCall& c, const MaskEntry& 
   a.out = static_cast<float*>(c.out.data);
   a.out_head = c.out.stride[1];
   a.out_row = c.out.stride[2];
-  a.packed_k = packed(c, c.packed_k, c.k, op::Pack::Role::key, own_k);
-  a.packed_v = packed(c, c.packed_v, c.v, op::Pack::Role::value, own_v);
+  keys_packed = values_packed = false;
+  if (!is_quantised(a.k_type) && !is_quantised(a.v_type)) {
+    a.packed_k = packed_keys(c);
+    a.packed_v = packed_values(c);
+  }
   return a;
+}
+
+const PackedView& Session::Impl::packed_keys(const AttendCall& c) {
+  if (!keys_packed) call_k = packed(c, c.packed_k, c.k, op::Pack::Role::key, own_k);
+  keys_packed = true;
+  return call_k;
+}
+
+const PackedView& Session::Impl::packed_values(const AttendCall& c) {
+  if (!values_packed) call_v = packed(c, c.packed_v, c.v, op::Pack::Role::value, own_v);
+  values_packed = true;
+  return call_v;
 }
 
 // The host's packed copy if it fits this session's kernels, else a copy made for this call.
 PackedView Session::Impl::packed(const AttendCall& c, const PackedTensor* kept, const Tensor& raw, op::Pack::Role role,
                                  Buffer& own) {
-  const PackFormat format = choose_format(have, raw.dtype, options.precision, forced);
+  const PackFormat format = choose_format(have, both_in(c.k.dtype, c.v.dtype), options.precision, forced);
   if (format == PackFormat::none) return {};
   if (kept && kept->impl_->view.format == format && kept->impl_->view.heads == raw.heads() &&
       kept->impl_->view.dim == raw.dim() && kept->impl_->view.cells >= c.k.tokens())
@@ -243,7 +269,8 @@ PackedView Session::Impl::packed(const AttendCall& c, const PackedTensor* kept, 
 }
 
 // Keys of a segment as methods want them: in order, from a cell that is a multiple of 16.
-OrderedKeys Session::Impl::ordered_keys(const AttendCall& c, const Segment& s, const PackedView& packed_k) {
+OrderedKeys Session::Impl::ordered_keys(const AttendCall& c, const Segment& s) {
+  const PackedView& packed_k = packed_keys(c);
   if (s.contiguous() && s.first_cell % 16 == 0) return {packed_k, s.first_cell};
   PackedView view = packed_k;
   view.cells = s.n_keys;
@@ -337,22 +364,21 @@ AttentionView Session::Impl::view_of(const AttendCall& c, const MaskEntry& mask,
   x.q_head = args.q_head;
   x.q_row = args.q_row;
   x.keys = &keys;
-  keys.bind(*this, c, s, args.packed_k);
+  keys.bind(*this, c, s);
   x.cells = {.n = args.n_cells,
              .visible = mask.visible.words(s.row_begin),
              .visible_row = mask.visible.n_tiles(),
              .own = s.cell(s.key_of_row[0]),
              .segment = &s,
-             .packed_k = args.packed_k,
              .side = side_of(c)};
   const std::int32_t* cells = s.contiguous() ? nullptr : s.cell_of_key.data();
-  x.k = {args.k, args.kv, args.k_head, args.k_cell, args.dk, s.first_cell, cells};
-  x.v = {args.v, args.kv, args.v_head, args.v_cell, args.dv, s.first_cell, cells};
+  x.k = {args.k, args.k_type, args.k_head, args.k_cell, args.dk, s.first_cell, cells};
+  x.v = {args.v, args.v_type, args.v_head, args.v_cell, args.dv, s.first_cell, cells};
   return x;
 }
 
 OrderedKeys Session::Impl::SegmentKeys::ordered() {
-  if (!known_) keys_ = impl_->ordered_keys(*call_, *segment_, packed_);
+  if (!known_) keys_ = impl_->ordered_keys(*call_, *segment_);
   known_ = true;
   return keys_;
 }
@@ -360,7 +386,7 @@ OrderedKeys Session::Impl::SegmentKeys::ordered() {
 Result<Plan> Session::Impl::plan(const Method& by, const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args) {
   if (s.rows() == 0 || s.n_keys == 0) return dense_plan("nothing to see");
   if (!causal(mask.visible, s)) return dense_plan("rows see keys after their own, or are not in order");
-  if (args.packed_k.format == PackFormat::none) return dense_plan("this machine has no AVX2: no estimator runs");
+  if (choose_format(have, both_in(c.k.dtype, c.v.dtype), options.precision, forced) == PackFormat::none) return dense_plan("this machine has no AVX2: no estimator runs");
   SegmentKeys keys;
   return by.plan(view_of(c, mask, s, args, keys), *this);
 }
@@ -391,7 +417,11 @@ void Session::Impl::check_profiles(const AttendCall& c) {
   }
 }
 
-Status Session::Impl::execute(const op::Attend::Args& args) {
+Status Session::Impl::execute(const AttendCall& c, op::Attend::Args args) {
+  if (args.packed_k.format == PackFormat::none && !taken_in_place(args, have, parallel->workers(), forced)) {
+    args.packed_k = packed_keys(c);
+    args.packed_v = packed_values(c);
+  }
   const auto* k = pick(kernel::attend_list, args, have, parallel->workers(), options.kernel);
   if (!k) {
     std::vector<Refusal> refusals;
@@ -420,9 +450,10 @@ op::Attend::Args rows_of(op::Attend::Args a, std::int32_t begin, std::int32_t en
 
 double Session::Impl::kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const {
   const double kv_heads = runs.heads == 1 ? a.hkv : 1;  // that read what a list names
-  const double packed_cells = runs.tiles_read * kTileKeys * static_cast<double>(pack_element_bytes(a.packed_k.format));
-  const double raw_cells = runs.cells_gathered * static_cast<double>(size_of(a.kv));
-  return (packed_cells + raw_cells) * kv_heads * (a.dk + a.dv);
+  const auto raw_cell = static_cast<double>(bytes_of(a.k_type, a.dk) + bytes_of(a.v_type, a.dv));
+  // A quantised cache is read where it lies, or packed for the call.
+  const double cell = keys_packed ? static_cast<double>(pack_element_bytes(call_k.format)) * (a.dk + a.dv) : raw_cell;
+  return (runs.tiles_read * kTileKeys * cell + runs.cells_gathered * raw_cell) * kv_heads;
 }
 
 Status Session::Impl::attend(const AttendCall& c) {
@@ -475,7 +506,7 @@ Status Session::Impl::attend(const AttendCall& c) {
     const Timed timed(*this, Verb::attend);
     args.runs = mask.dense.view();
     args.lse = c.lse;
-    LACUNA_CHECK(execute(args));
+    LACUNA_CHECK(execute(c, args));
     r.attended_pairs += allowed_pairs;
     r.kv_bytes += kv_bytes(args, mask.dense);
     if (options.audit != Audit::off) audit_lossless(mask, args);
@@ -501,7 +532,7 @@ Result<Session::Impl::Outcome> Session::Impl::attend_segment(const AttendCall& c
                {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(plan, kBlockQ), .gather = !args.bias}, lowered);
     args.runs = lowered.view();
     args.pv_skip = pv_skip_of(plan);
-    LACUNA_CHECK(execute(args));
+    LACUNA_CHECK(execute(c, args));
   }
   phase->report.attended_pairs += lowered.attended_pairs * (args.hq / lowered.heads);
   phase->report.kv_bytes += kv_bytes(args, lowered);
@@ -513,7 +544,7 @@ Result<Session::Impl::Outcome> Session::Impl::attend_segment(const AttendCall& c
   for (std::int32_t i = s.row_begin; i < s.row_end; ++i) allowed += static_cast<double>(mask.visible.visible_keys(i));
   Outcome outcome{.density = allowed > 0 ? lowered.attended_pairs / (allowed * lowered.heads) : 1.0};
   const bool all_kept = lowered.attended_pairs == allowed * lowered.heads && !args.pv_skip;
-  if (options.audit != Audit::off) LACUNA_CHECK(audit_rows(mask, s, args, all_kept, trial, outcome));
+  if (options.audit != Audit::off) LACUNA_CHECK(audit_rows(c, mask, s, args, all_kept, trial, outcome));
   return outcome;
 }
 
@@ -543,7 +574,7 @@ void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args
 
 // Exact attention for some rows of the segment beside the sparse one that args describes (its out
 // and lse are done). all_kept: the plan left nothing out, and what the two log-sums differ by is rounding.
-Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept,
+Status Session::Impl::audit_rows(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept,
                                  bool trial, Outcome& outcome) {
   const Timed timed(*this, Verb::account);
   const auto [begin, end, drawn] = audited_rows(s, trial);
@@ -557,7 +588,7 @@ Status Session::Impl::audit_rows(const MaskEntry& mask, const Segment& s, const 
   exact.out_head = static_cast<std::int64_t>(exact.n_rows) * args.dv;
   exact.out_row = args.dv;
   exact.lse = audit_lse.grow_as<float>(static_cast<std::size_t>(args.hq) * exact.n_rows);
-  LACUNA_CHECK(execute(exact));
+  LACUNA_CHECK(execute(c, exact));
   for (int h = 0; h < args.hq; ++h)
     for (std::int32_t i = 0; i < exact.n_rows; ++i) {
       if (mask.visible.visible_keys(s.row_begin + begin + i) < kMinAuditedKeys) continue;

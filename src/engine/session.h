@@ -49,15 +49,17 @@ struct Session::Impl final : Context {
   static void read_mask(const Mask& mask, std::int32_t n_rows, std::int64_t n_cells, MaskEntry& to);
   op::Attend::Args base_args(const AttendCall& c, const MaskEntry& mask);
   PackedView packed(const AttendCall& c, const PackedTensor* kept, const Tensor& raw, op::Pack::Role role, Buffer& own);
-  OrderedKeys ordered_keys(const AttendCall& c, const Segment& s, const PackedView& packed_k);
+  // The call's K and V packed, each when first asked for: of a quantised cache that may be never.
+  const PackedView& packed_keys(const AttendCall& c);
+  const PackedView& packed_values(const AttendCall& c);
+  OrderedKeys ordered_keys(const AttendCall& c, const Segment& s);
   // A segment's packed keys in order, made when first asked for; lives as long as the view.
   class SegmentKeys final : public KeyOrder {
    public:
-    void bind(Impl& impl, const AttendCall& c, const Segment& s, const PackedView& packed_k) {
+    void bind(Impl& impl, const AttendCall& c, const Segment& s) {
       impl_ = &impl;
       call_ = &c;
       segment_ = &s;
-      packed_ = packed_k;
     }
     OrderedKeys ordered() override;
 
@@ -65,7 +67,6 @@ struct Session::Impl final : Context {
     Impl* impl_ = nullptr;
     const AttendCall* call_ = nullptr;
     const Segment* segment_ = nullptr;
-    PackedView packed_;
     OrderedKeys keys_;
     bool known_ = false;
   };
@@ -98,14 +99,14 @@ struct Session::Impl final : Context {
   Result<Plan> plan(const Method& method, const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
   Result<Outcome> attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
                                  const op::Attend::Args& whole, bool trial);
-  Status execute(const op::Attend::Args& args);
+  Status execute(const AttendCall& c, op::Attend::Args args);
   struct AuditedRows {
     std::int32_t begin, end;
     bool drawn;  // by chance: they count in the report
   };
   AuditedRows audited_rows(const Segment& s, bool trial);
   void audit_lossless(const MaskEntry& mask, const op::Attend::Args& args);
-  Status audit_rows(const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept, bool trial,
+  Status audit_rows(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept, bool trial,
                     Outcome& outcome);
   double kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const;
 
@@ -143,6 +144,8 @@ struct Session::Impl final : Context {
   std::vector<Chosen> chosen;                               // by segment
   LoweredRuns lowered, audit_runs;
   Workspace workspace;
+  PackedView call_k, call_v;  // of this call, once something reads them
+  bool keys_packed = false, values_packed = false;
   Buffer own_k, own_v, ordered, lse, audit_out, audit_lse;
   std::vector<Buffer> slots;
   std::vector<std::int32_t> from_list, to_list;

@@ -5,8 +5,7 @@
 
 #include <cstdint>
 
-#include "base/half.h"
-#include "lacuna/dtype.h"
+#include "kv/element.h"
 
 namespace lacuna {
 
@@ -21,13 +20,7 @@ struct RawKeys {
   // The `dim` channels of key j of a KV head.
   void read(int kv_head, std::int64_t key, float* out) const {
     const std::int64_t at = kv_head * head + (cell_of_key ? cell_of_key[key] : first_cell + key) * cell;
-    if (dtype == Dtype::f32) {
-      const float* x = static_cast<const float*>(data) + at;
-      for (std::int32_t d = 0; d < dim; ++d) out[d] = x[d];
-    } else {
-      const std::uint16_t* x = static_cast<const std::uint16_t*>(data) + at;
-      for (std::int32_t d = 0; d < dim; ++d) out[d] = dtype == Dtype::f16 ? half_to_float(x[d]) : bf16_to_float(x[d]);
-    }
+    for (std::int32_t d = 0; d < dim; ++d) out[d] = element(data, dtype, at + d);
   }
 };
 

@@ -46,7 +46,7 @@ struct PageBounds {
   std::int64_t cells = 0;
   std::int64_t pages() const { return page ? (cells + page - 1) / page : 0; }
   std::size_t bytes() const {
-    return static_cast<std::size_t>(tiles_of(pages()) * heads * dim) * 2 * kTileKeys * size_of(type);
+    return static_cast<std::size_t>(tiles_of(pages()) * heads * dim) * 2 * kTileKeys * static_cast<std::size_t>(block_bytes(type));
   }
 };
 
@@ -79,7 +79,7 @@ struct Labels {
   const std::int16_t* channels = nullptr;  // [heads][r]
   std::int64_t cells = 0;
   std::size_t bytes() const {
-    return static_cast<std::size_t>(tiles_of(cells) * heads * count) * kTileKeys * size_of(type);
+    return static_cast<std::size_t>(tiles_of(cells) * heads * count) * kTileKeys * static_cast<std::size_t>(block_bytes(type));
   }
 };
 

@@ -181,9 +181,9 @@ Result<ModelFacts> model_facts(const Json& value, std::string_view where, bool p
   auto layout = member(*rope.value(), at, "layout");
   if (!layout.ok()) return layout.error();
   bool known = partial && *layout.value() == name_of(RopeLayout::unknown);
-  for (const RopeLayout l : {RopeLayout::none, RopeLayout::interleaved, RopeLayout::half_split})
+  for (const RopeLayout l : {RopeLayout::none, RopeLayout::interleaved, RopeLayout::half_split, RopeLayout::mixed})
     if (layout.value()->is_string() && *layout.value() == name_of(l)) m.rope.layout = l, known = true;
-  if (!known) return wrong(at + ".layout", *layout.value(), "none, interleaved or half-split");
+  if (!known) return wrong(at + ".layout", *layout.value(), "none, interleaved, half-split or mixed");
   auto base = member(*rope.value(), at, "base");
   if (!base.ok()) return base.error();
   auto number = as_number(*base.value(), at + ".base", 0, 1e12);

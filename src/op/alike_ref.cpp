@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "base/half.h"
+#include "kv/element.h"
 
 namespace lacuna::op {
 
@@ -14,14 +14,7 @@ void alike_head_ref(const Alike::Args& a, int head) {
   std::vector<double> less(dim), x(dim), sum(dim);
   const auto read = [&](std::int64_t i) {
     const std::int64_t at = head * a.head + (a.place ? a.place[i] : i) * a.row;
-    for (std::size_t d = 0; d < dim; ++d) {
-      if (a.dtype == Dtype::f32) {
-        x[d] = static_cast<const float*>(a.x)[at + static_cast<std::int64_t>(d)];
-      } else {
-        const std::uint16_t bits = static_cast<const std::uint16_t*>(a.x)[at + static_cast<std::int64_t>(d)];
-        x[d] = a.dtype == Dtype::f16 ? half_to_float(bits) : bf16_to_float(bits);
-      }
-    }
+    for (std::size_t d = 0; d < dim; ++d) x[d] = element(a.x, a.dtype, at + static_cast<std::int64_t>(d));
   };
   if (a.smooth)
     for (std::int64_t i = 0; i < a.n; ++i) {

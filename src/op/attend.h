@@ -49,11 +49,12 @@ struct Attend {
     const float* q = nullptr;  // element (h, i, d) at h * q_head + i * q_row + d
     std::int64_t q_head = 0, q_row = 0;
 
-    // Raw K and V, element (h, c, d) at h * head + c * cell + d, of type kv. The reference reads
-    // these; fast kernels read the packed copies, and these for the cells of gathered tiles.
+    // Raw K and V, element (h, c, d) at h * head + c * cell + d. The reference reads these; fast
+    // kernels read the packed copies, and these for the cells of gathered tiles. Without packed copies
+    // (format none) kernels for few rows read these alone; no cell from n_cells on.
     const void* k = nullptr;
     const void* v = nullptr;
-    Dtype kv = Dtype::f16;
+    Dtype k_type = Dtype::f16, v_type = Dtype::f16;
     std::int64_t k_head = 0, k_cell = 0, v_head = 0, v_cell = 0;
     PackedView packed_k, packed_v;
 

@@ -33,7 +33,7 @@ struct AttendGrad {
 
   struct Args {
     // As forward had it. `out` and `lse` are read here. Packed copies are not: K and V come raw. Without
-    // gradient, and refused by why_not_differentiable: bias, pv_skip, resume.
+    // gradient, and refused by why_not_differentiable: bias, pv_skip, resume, quantised K or V.
     Attend::Args forward;
     // Of forward.runs, by invert() (pattern/invert.h). The reference does without.
     InverseRuns inverse;

@@ -5,24 +5,12 @@
 #include <cmath>
 #include <vector>
 
-#include "base/half.h"
+#include "kv/element.h"
 
 namespace lacuna::op {
 namespace {
 
 using Doubles = std::vector<double>;
-
-double element(const void* base, Dtype t, std::int64_t at) {
-  switch (t) {
-    case Dtype::f32:
-      return static_cast<const float*>(base)[at];
-    case Dtype::f16:
-      return half_to_float(static_cast<const std::uint16_t*>(base)[at]);
-    case Dtype::bf16:
-      return bf16_to_float(static_cast<const std::uint16_t*>(base)[at]);
-  }
-  return 0;
-}
 
 template <class X, class Y>
 double dot(const X* x, const Y* y, int n) {
@@ -57,6 +45,8 @@ void for_each_cell(const TileRuns& runs, int head, int row, const Visit& visit) 
 }  // namespace
 
 const char* why_not_differentiable(const AttendGrad::Args& a) {
+  if (is_quantised(a.forward.k_type) || is_quantised(a.forward.v_type)) return "quantised K or V: what was rounded has no gradient";
+  if (a.forward.k_type != a.forward.v_type) return "K and V of different types";
   if (a.forward.bias) return "an additive mask: hide cells by the selection, and give a number per key as d_key_bias";
   if (a.forward.pv_skip)
     return "pv_skip: what forward left out depends on its kernel; give the tiles that stay as the selection";
@@ -85,8 +75,8 @@ void attend_grad_ref(const AttendGrad::Args& a, int kv_head) {
         const double delta = a.delta ? a.delta[at] : dot(g, f.out + h * f.out_head + i * f.out_row, dv);
         const double rest = (a.d_lse ? a.d_lse[at] : 0.0) - delta;
         for_each_cell(f.runs, h, i, [&](std::int64_t c) {
-          for (int d = 0; d < dk; ++d) k[d] = element(f.k, f.kv, kv_head * f.k_head + c * f.k_cell + d);
-          for (int d = 0; d < dv; ++d) v[d] = element(f.v, f.kv, kv_head * f.v_head + c * f.v_cell + d);
+          for (int d = 0; d < dk; ++d) k[d] = element(f.k, f.k_type, kv_head * f.k_head + c * f.k_cell + d);
+          for (int d = 0; d < dv; ++d) v[d] = element(f.v, f.v_type, kv_head * f.v_head + c * f.v_cell + d);
           double s = f.scale * dot(q, k.data(), dk), slope = 1;
           if (f.softcap > 0) {
             const double t = std::tanh(s / f.softcap);

@@ -7,25 +7,17 @@
 #include <vector>
 
 #include "base/half.h"
+#include "kv/element.h"
 
 namespace lacuna::op {
 namespace {
-
-double element(const void* base, Dtype t, std::int64_t at) {
-  switch (t) {
-    case Dtype::f32: return static_cast<const float*>(base)[at];
-    case Dtype::f16: return half_to_float(static_cast<const std::uint16_t*>(base)[at]);
-    case Dtype::bf16: return bf16_to_float(static_cast<const std::uint16_t*>(base)[at]);
-  }
-  return 0;
-}
 
 double score(const Attend::Args& a, int h, int row, std::int64_t cell) {
   const std::int64_t kv_head = h / (a.hq / a.hkv);
   const float* q = a.q + h * a.q_head + row * a.q_row;
   double s = 0;
   for (int d = 0; d < a.dk; ++d)
-    s += static_cast<double>(q[d]) * element(a.k, a.kv, kv_head * a.k_head + cell * a.k_cell + d);
+    s += static_cast<double>(q[d]) * element(a.k, a.k_type, kv_head * a.k_head + cell * a.k_cell + d);
   s *= a.scale;
   if (a.softcap > 0) s = a.softcap * std::tanh(s / a.softcap);
   if (a.bias)
@@ -65,7 +57,7 @@ void attend_row_ref(const Attend::Args& a, int h, int row) {
     const double p = std::exp(s - m);
     l += p;
     for (int d = 0; d < a.dv; ++d)
-      acc[d] += p * element(a.v, a.kv, kv_head * a.v_head + cell * a.v_cell + d);
+      acc[d] += p * element(a.v, a.v_type, kv_head * a.v_head + cell * a.v_cell + d);
   };
 
   const int block = row / a.runs.block_q, in_block = row % a.runs.block_q;

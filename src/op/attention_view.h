@@ -34,7 +34,6 @@ struct Cells {
   std::int64_t visible_row = 0;            // tiles_of(n)
   std::int64_t own = -1;                   // the cell of the first row's own key
   const Segment* segment = nullptr;        // translates: key(cell), cell(key)
-  PackedView packed_k;
   SideView side;  // what Method::side asked for; a kind without data does not fit this cache
 };
 

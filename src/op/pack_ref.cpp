@@ -2,6 +2,7 @@
 #include "op/pack_ref.h"
 
 #include "base/half.h"
+#include "kv/element.h"
 
 namespace lacuna::op {
 
@@ -29,20 +30,14 @@ void pack_ref(const Pack::Args& a) {
         const std::int64_t from = h * a.head + row * a.cell + d;
         const std::int64_t to =
             packed_offset(a.role, a.format, a.dim, static_cast<int>(cell % kTileKeys), d);
-        float x = 0;
-        std::uint16_t bits = 0;
-        if (a.dtype == Dtype::f32) {
-          x = static_cast<const float*>(a.raw)[from];
-        } else {
-          bits = static_cast<const std::uint16_t*>(a.raw)[from];
-          x = a.dtype == Dtype::f16 ? half_to_float(bits) : bf16_to_float(bits);
-        }
+        const float x = element(a.raw, a.dtype, from);
         switch (a.format) {
           case PackFormat::pair16_bf16:
             reinterpret_cast<std::uint16_t*>(block)[to] = float_to_bf16(x);
             break;
           case PackFormat::lane16_f16:
-            reinterpret_cast<std::uint16_t*>(block)[to] = a.dtype == Dtype::f16 ? bits : float_to_half(x);
+            reinterpret_cast<std::uint16_t*>(block)[to] =
+                a.dtype == Dtype::f16 ? static_cast<const std::uint16_t*>(a.raw)[from] : float_to_half(x);
             break;
           case PackFormat::lane16_f32: reinterpret_cast<float*>(block)[to] = x; break;
           case PackFormat::none: break;

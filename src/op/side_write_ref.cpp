@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/half.h"
+#include "kv/element.h"
 
 namespace lacuna::op {
 namespace {
@@ -15,13 +16,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::uint16_t kHalfNan = 0x7e00;
 
 float key(const SideWrite::Args& a, int h, std::int64_t c, int d) {
-  const std::int64_t at = h * a.head + c * a.cell + d;
-  switch (a.dtype) {
-    case Dtype::f32: return static_cast<const float*>(a.raw)[at];
-    case Dtype::f16: return half_to_float(static_cast<const std::uint16_t*>(a.raw)[at]);
-    case Dtype::bf16: return bf16_to_float(static_cast<const std::uint16_t*>(a.raw)[at]);
-  }
-  return 0;
+  return element(a.raw, a.dtype, h * a.head + c * a.cell + d);
 }
 
 // The largest half <= x and the least half >= x; x is no NaN. Halves of one sign lie in order of their bits.

@@ -66,6 +66,10 @@ static void attends(void) {
   call.v.n[2] = kRows;
   call.k.dtype = 7;
   EXPECT(lacuna_attend(s, &call) == LACUNA_BAD_ARGUMENT);
+  call.k.dtype = LACUNA_Q8_0;
+  call.k.stride[2] = 33;
+  EXPECT(lacuna_attend(s, &call) == LACUNA_BAD_ARGUMENT);
+  EXPECT(strstr(lacuna_last_error(s), "need a multiple of 32"));
   call.k.dtype = LACUNA_F32;
   call.size = 8;
   EXPECT(lacuna_attend(s, &call) == LACUNA_BAD_ARGUMENT);

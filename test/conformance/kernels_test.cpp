@@ -73,13 +73,26 @@ constexpr int kBlocks[] = {1, 16, 33, 64, 128};
 constexpr float kCaps[] = {0.0f, 20.0f, 3.0f};
 constexpr float kSpreads[] = {1.0f, 4.0f, 40.0f};
 
+// Types of K and V: each alone, and with a quantised one others beside it.
+constexpr std::pair<Dtype, Dtype> kTypes[] = {
+    {Dtype::f32, Dtype::f32},   {Dtype::f16, Dtype::f16},   {Dtype::bf16, Dtype::bf16}, {Dtype::q8_0, Dtype::q8_0},
+    {Dtype::q4_0, Dtype::q4_0}, {Dtype::q8_0, Dtype::q4_0}, {Dtype::f16, Dtype::q8_0},  {Dtype::q4_0, Dtype::f32}};
+constexpr int kTypeCount = static_cast<int>(std::size(kTypes));
+
+// Types by number; quantised ones are every other time read where they lie.
+void set_types(AttendSpec& s, int i) {
+  s.kv = kTypes[i % kTypeCount].first;
+  s.v = kTypes[i % kTypeCount].second;
+  s.in_place = s.seed % 2;
+  s.fit_types();
+}
+
 std::vector<AttendSpec> attend_specs() {
-  const std::vector<int> counts = {3, 12, 3, 5, 7, 9, 5, 5, 3, 2, 3, 3, 3, 2, 2, 3, 2, 3};
+  const std::vector<int> counts = {kTypeCount, 12, 3, 5, 7, 9, 5, 5, 3, 2, 3, 3, 3, 2, 2, 3, 2, 3};
   std::vector<AttendSpec> all;
   constexpr std::size_t kInFull = 5;  // in the long run: every type with every dk, dv, heads and number of rows
   for (const Levels& x : test::full_run() ? test::product(counts, kInFull, 20 + test::seed_shift()) : test::pairwise(counts, 20)) {
     AttendSpec s;
-    s.kv = static_cast<Dtype>(x[0]);
     s.dk = kDims[x[1]];
     s.dv = kOtherDims[x[2]] ? kOtherDims[x[2]] : s.dk;
     s.hq = kHeads[x[3]].first;
@@ -101,6 +114,7 @@ std::vector<AttendSpec> attend_specs() {
     s.token_major = x[16];
     s.gather = static_cast<Gather>(x[17]);
     s.seed = 100 + all.size() + test::seed_shift();
+    set_types(s, x[0]);
     all.push_back(s);
   }
   return all;
@@ -110,7 +124,7 @@ using test::allowed_error;
 
 bool takes(const AttendKernel& k, AttendCase& c, Precision precision, int workers = 1) {
   AttendResult r;
-  const op::Attend::Args a = c.args(format_for(k, c.s.kv), precision, r);
+  const op::Attend::Args a = c.args(format_for(k, c.s.cache()), precision, r);
   return !k.why_not || !k.why_not(a, workers);
 }
 
@@ -141,7 +155,7 @@ int edges(const AttendKernel& k) {
     if (!takes(k, c, Precision::fast)) continue;
     ++taken;
     AttendResult r;
-    op::Attend::Args a = c.args(format_for(k, c.s.kv), Precision::fast, r);
+    op::Attend::Args a = c.args(format_for(k, c.s.cache()), Precision::fast, r);
     a.normalise = false;
     constexpr std::size_t kGuard = 64;
     const std::size_t n = r.m.size(), wide = r.acc.size();
@@ -177,8 +191,8 @@ int order(const AttendKernel& k) {
       const auto bound = allowed_error(k, c, want);
       for (const int workers : {1, 2, 5}) {
         AttendResult a, b;
-        run_shuffled(k, c.args(format_for(k, c.s.kv), p, a), workers, rng);
-        run_shuffled(k, c.args(format_for(k, c.s.kv), p, b), workers, rng);
+        run_shuffled(k, c.args(format_for(k, c.s.cache()), p, a), workers, rng);
+        run_shuffled(k, c.args(format_for(k, c.s.cache()), p, b), workers, rng);
         EXPECT_TRUE(a.same_bits(b)) << workers << " workers: " << c.s.line();
         const auto error = c.distance(a, want);
         EXPECT_TRUE(error.same_shape && error.out <= bound.out && error.lse <= bound.lse)
@@ -216,8 +230,9 @@ int merge(const AttendKernel& k) {
     AttendSpec s{.hq = 4, .hkv = 2, .dk = kDims[i % 12], .dv = kDims[(i * 5) % 12], .n_rows = kRows[i % 7],
                  .n_cells = 40 + 37 * i, .block_q = kBlocks[i % 5], .mask = static_cast<MaskKind>(i % 4),
                  .lists = static_cast<Lists>(i / 2 % 3),
-                 .gather = static_cast<Gather>(i / 6 % 3), .kv = static_cast<Dtype>(i % 3)};
+                 .gather = static_cast<Gather>(i / 6 % 3)};
     s.seed = static_cast<std::uint64_t>(i) + 1;
+    set_types(s, i);
     AttendCase joint_case(s);
     const AttendResult want = joint_case.reference();
     AttendSpec with_state = s;
@@ -229,7 +244,7 @@ int merge(const AttendKernel& k) {
       const auto bound = allowed_error(k, joint_case, want);
       // Through the state, from a fresh one; the last call normalises.
       AttendResult r;
-      op::Attend::Args a = c.args(format_for(k, c.s.kv), p, r);
+      op::Attend::Args a = c.args(format_for(k, c.s.cache()), p, r);
       std::fill(r.m.begin(), r.m.end(), -INFINITY);
       std::fill(r.l.begin(), r.l.end(), 0.0f);
       std::fill(r.acc.begin(), r.acc.end(), 0.0f);
@@ -256,7 +271,7 @@ int merge(const AttendKernel& k) {
       op::Attend::Args b;
       for (int part = 0; part < 3; ++part) {
         AttendResult one;
-        b = joint_case.args(format_for(k, s.kv), p, one);
+        b = joint_case.args(format_for(k, s.cache()), p, one);
         const PartRuns runs(whole, part);
         b.runs.row_ptr = runs.row_ptr.data();
         b.runs.runs = runs.runs.data();
@@ -296,11 +311,12 @@ int merge(const AttendKernel& k) {
 int nonfinite(const AttendKernel& k) {
   int taken = 0;
   const float values[] = {NAN, INFINITY, -INFINITY};
-  for (int i = 0; i < 36; i += test::kThin == 1 ? 1 : 5) {  // 5: all types and values still meet
+  for (int i = 0; i < 48; i += test::kThin == 1 ? 1 : 5) {  // 5: all types and values still occur
     AttendSpec s{.hq = 4, .hkv = 2, .dk = 32 + 8 * (i % 3), .dv = 40, .n_rows = i % 2 ? 1 + i : 2, .n_cells = 150,
                  .block_q = 16, .mask = i % 5 ? MaskKind::causal : MaskKind::random,
-                 .gather = static_cast<Gather>(i / 3 % 3), .kv = static_cast<Dtype>(i % 3)};
+                 .gather = static_cast<Gather>(i / 3 % 3)};
     s.seed = static_cast<std::uint64_t>(i) + 7;
+    set_types(s, i);
     const float bad = values[i % 3];
     for (int where = 0; where < 3; ++where) {  // 0 q, 1 k, 2 v
       AttendCase c(s);
@@ -308,15 +324,15 @@ int nonfinite(const AttendKernel& k) {
       ++taken;
       Rng rng(s.seed);
       AttendResult clean, dirty;
-      run_shuffled(k, c.args(format_for(k, c.s.kv), Precision::fast, clean), 1, rng);
+      run_shuffled(k, c.args(format_for(k, c.s.cache()), Precision::fast, clean), 1, rng);
       op::Attend::Args a = c.args(PackFormat::none, Precision::fast, dirty);
       const int head = i % s.hq, row = s.n_rows - 1 - i % std::min(s.n_rows, 3), channel = (i * 3) % 32;
       const std::int64_t cell = s.n_cells - 1 - (i * 5) % (s.n_rows + 20);
       const int kv_head = head / 2;
       if (where == 0) const_cast<float*>(a.q)[head * a.q_head + row * a.q_row + channel] = bad;
       if (where == 1) test::store_as(const_cast<void*>(a.k), s.kv, kv_head * a.k_head + cell * a.k_cell + channel, bad);
-      if (where == 2) test::store_as(const_cast<void*>(a.v), s.kv, kv_head * a.v_head + cell * a.v_cell + channel, bad);
-      a = c.args(format_for(k, c.s.kv), Precision::fast, dirty);  // packs again
+      if (where == 2) test::store_as(const_cast<void*>(a.v), s.v_type(), kv_head * a.v_head + cell * a.v_cell + channel, bad);
+      a = c.args(format_for(k, c.s.cache()), Precision::fast, dirty);  // packs again
       run_shuffled(k, a, 1, rng);
       const float* before = clean.out.data() + (a.out - dirty.out.data());
       for (int h = 0; h < s.hq; ++h)

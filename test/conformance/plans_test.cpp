@@ -11,6 +11,7 @@
 
 #include "base/rng.h"
 #include "engine/session.h"
+#include "kv/quantise.h"
 #include "support/draw_plan.h"
 #include "support/draw_scene.h"
 #include "support/exact.h"
@@ -66,34 +67,27 @@ struct Cache {
     std::tie(hq, hkv) = kHeads[d.below(6)];
     dk = kDims[d.below(5)];
     dv = d.flip() ? dk : kDims[d.below(5)];
-    type = static_cast<Dtype>(d.below(3));
+    type = static_cast<Dtype>(d.below(5));
+    if (is_quantised(type)) dk = (dk + 31) / 32 * 32, dv = (dv + 31) / 32 * 32;
     cells = scene.n_cells + d.below(50);
     const bool broken = d.flip();  // keys that no row sees are NaN
     const bool head_major = d.flip();
     for (auto [bytes, tensor, dim] : {std::tuple{&k, &all_k, dk}, {&v, &all_v, dv}}) {
-      bytes->resize(static_cast<std::size_t>(cells * hkv * dim) * size_of(type));
+      bytes->resize(static_cast<std::size_t>(bytes_of(type, cells * hkv * dim)));
+      std::vector<float> row(static_cast<std::size_t>(dim));
       *tensor = (head_major ? contiguous : token_major)(bytes->data(), type, 1, hkv, cells, dim);
       for (std::int64_t c = 0; c < cells; ++c) {
         bool seen = false;
         for (std::int32_t i = 0; c < scene.n_cells && i < scene.n_rows; ++i) seen = seen || scene.sees(i, c);
-        for (int h = 0; h < hkv; ++h)
-          for (int x = 0; x < dim; ++x) {
-            float value = static_cast<float>(rng.normal()) + (bytes == &v ? 0.5f : 0.0f);
+        for (int h = 0; h < hkv; ++h) {
+          for (float& value : row) {
+            value = static_cast<float>(rng.normal()) + (bytes == &v ? 0.5f : 0.0f);
             if (!seen) value = bytes == &v ? -300.0f : broken ? NAN : 30.0f;
-            store(*tensor, h, c, x, value);
           }
+          store_elements(tensor->row(0, h, c), type, 0, row.data(), dim);
+        }
       }
     }
-  }
-
- private:
-  static void store(const Tensor& t, int h, std::int64_t c, int x, float value) {
-    char* at = t.row(0, h, c) + static_cast<std::size_t>(x) * size_of(t.dtype);
-    const std::uint16_t half = t.dtype == Dtype::f16 ? float_to_half(value) : float_to_bf16(value);
-    if (t.dtype == Dtype::f32)
-      std::memcpy(at, &value, 4);
-    else
-      std::memcpy(at, &half, 2);
   }
 };
 

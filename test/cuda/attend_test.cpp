@@ -24,7 +24,7 @@ class DeviceCall {
   explicit DeviceCall(const op::Attend::Args& host) : args(host) {
     const auto& h = host;
     const auto up = [](std::int64_t n) { return static_cast<std::size_t>(n); };
-    const std::size_t rows = up(std::int64_t{h.hq} * h.n_rows), element = size_of(h.kv);
+    const std::size_t rows = up(std::int64_t{h.hq} * h.n_rows), element = up(block_bytes(h.k_type));
     args.q = copy(h.q, up((h.hq - 1) * h.q_head + (h.n_rows - 1) * h.q_row + h.dk));
     args.k = bytes(h.k, up((h.hkv - 1) * h.k_head + (h.n_cells - 1) * h.k_cell + h.dk) * element);
     args.v = bytes(h.v, up((h.hkv - 1) * h.v_head + (h.n_cells - 1) * h.v_cell + h.dv) * element);

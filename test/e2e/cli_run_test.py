@@ -224,10 +224,16 @@ class WithPlugin(Runs):
     def test_unknown_kernel(self):
         self.refused(["run", "-m", MODEL, "-p", "hi", "--kernel", "no.such.kernel"], "no.such.kernel")
 
-    def test_quantised_cache_is_told(self):
-        done = lacuna("run", "-m", MODEL, "-p", "hi", "-n", 1, "-ctk", "q8_0", "-ctv", "q8_0")
+    def test_a_cache_not_taken_is_told(self):
+        done = lacuna("run", "-m", MODEL, "-p", "hi", "-n", 1, "-ctk", "q5_0", "-ctv", "q5_0")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("q8_0", done.stderr)
+        self.assertIn("q8_0 or q4_0", done.stderr)
+
+    def test_quantised_caches_are_taken(self):
+        for k, v in (("q8_0", "q8_0"), ("q4_0", "f16")):
+            done = lacuna("run", "-m", MODEL, "-p", "hi", "-n", 1, "-ctk", k, "-ctv", v)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertNotIn("left to llama.cpp", done.stderr)
 
     def test_kl_knows_no_order(self):
         # Every context knows where the prompt ends, whichever was made last.

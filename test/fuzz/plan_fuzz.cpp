@@ -9,6 +9,7 @@
 #include "engine/lower.h"
 #include "engine/packed_tensor.h"
 #include "fuzz/fuzz.h"
+#include "kv/quantise.h"
 #include "pattern/laws.h"
 #include "support/draw_plan.h"
 #include "support/draw_scene.h"
@@ -104,7 +105,7 @@ struct Numbers {
     auto& a = args;
     a.hq = s.hq, a.hkv = s.hkv, a.dk = kDims[d.below(3)], a.dv = kDims[d.below(3)];
     a.n_rows = s.rows, a.n_cells = s.cells;
-    a.kv = static_cast<Dtype>(d.below(3));
+    a.k_type = a.v_type = static_cast<Dtype>(d.below(3));
     a.precision = d.flip() ? Precision::high : Precision::fast;
     a.scale = 1.0f / std::sqrt(static_cast<float>(a.dk));
     if (d.below(4) == 0) a.softcap = 5.0f;
@@ -121,13 +122,10 @@ struct Numbers {
     a.v_cell = static_cast<std::int64_t>(s.hkv) * a.dv, a.v_head = a.dv;
     for (auto& [bytes, dim] : {std::pair{&k, a.dk}, {&v, a.dv}}) {
       const std::int64_t n = s.cells * s.hkv * dim;
-      bytes->resize(static_cast<std::size_t>(n) * size_of(a.kv));
+      bytes->resize(static_cast<std::size_t>(bytes_of(a.k_type, n)));
       for (std::int64_t i = 0; i < n; ++i) {
         const float x = normal();
-        if (a.kv == Dtype::f32)
-          reinterpret_cast<float*>(bytes->data())[i] = x;
-        else
-          reinterpret_cast<std::uint16_t*>(bytes->data())[i] = a.kv == Dtype::f16 ? float_to_half(x) : float_to_bf16(x);
+        store_elements(bytes->data(), a.k_type, i, &x, 1);
       }
     }
     a.k = k.data(), a.v = v.data();
@@ -137,12 +135,12 @@ struct Numbers {
 
  private:
   PackedView pack(op::Pack::Role role, std::vector<unsigned char>& raw, int dim, Buffer& to) {
-    const PackFormat format = choose_format(detect_features(), args.kv, args.precision);
+    const PackFormat format = choose_format(detect_features(), args.k_type, args.precision);
     if (format == PackFormat::none) return {};
     PackedView view{nullptr, format, args.hkv, dim, args.n_cells};
     const std::size_t bytes = view.block_bytes() * static_cast<std::size_t>(tiles_of(view.cells) * view.heads);
     view.data = std::memset(to.grow(bytes + 64), 0, bytes);
-    op::Pack::Args p = pack_args(role, token_major(raw.data(), args.kv, 1, args.hkv, args.n_cells, dim), view);
+    op::Pack::Args p = pack_args(role, token_major(raw.data(), args.k_type, 1, args.hkv, args.n_cells, dim), view);
     p.n = args.n_cells;
     pack_cells(detect_features(), p, nullptr);
     return view;

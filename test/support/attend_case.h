@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@
 #include "base/rng.h"
 #include "engine/packed_tensor.h"
 #include "kernel/kernel.h"
+#include "kv/element.h"
+#include "kv/quantise.h"
 #include "op/attend.h"
 #include "op/attend_ref.h"
 #include "op/pack_ref.h"
@@ -40,6 +43,8 @@ struct AttendSpec {
   Lists lists = Lists::shared;
   Gather gather = Gather::none;
   Dtype kv = Dtype::f16;
+  std::optional<Dtype> v = std::nullopt;  // of V, where it is not kv
+  bool in_place = false;  // without packed copies
   float spread = 1.0f;    // standard deviation of the logits
   float softcap = 0;
   bool sinks = false, bias = false, slopes = false, resume = false, normalise = true, lse = true;
@@ -47,28 +52,33 @@ struct AttendSpec {
   bool token_major = false;  // q and out: the heads of a token side by side; else the rows of a head
   std::uint64_t seed = 1;
 
+  // Rounds the head dimensions up to whole blocks.
+  void fit_types() {
+    if (is_quantised(kv)) dk = (dk + 31) / 32 * 32;
+    if (is_quantised(v_type())) dv = (dv + 31) / 32 * 32;
+    in_place = in_place && (is_quantised(kv) || is_quantised(v_type()));
+  }
+  Dtype v_type() const { return v.value_or(kv); }
+  Dtype cache() const { return both_in(kv, v_type()); }
+
   std::string line() const {
     static constexpr const char* kMask[] = {"dense", "causal", "window", "random", "nothing"};
     static constexpr const char* kLists[] = {"shared", "per_kv_head", "per_head"};
     static constexpr const char* kGather[] = {"none", "some", "all"};
     return fmt::format(
-        "attend hq={} hkv={} dk={} dv={} nq={} nkv={} block={} mask={} lists={} gather={} kv={} spread={} softcap={} sinks={} "
+        "attend hq={} hkv={} dk={} dv={} nq={} nkv={} block={} mask={} lists={} gather={} kv={} v={} in_place={} spread={} softcap={} sinks={} "
         "bias={} slopes={} resume={} normalise={} lse={} nan_hidden={} token_major={} seed={}",
         hq, hkv, dk, dv, n_rows, n_cells, block_q, kMask[static_cast<int>(mask)],
-        kLists[static_cast<int>(lists)], kGather[static_cast<int>(gather)], name_of(kv), spread, softcap, sinks, bias,
+        kLists[static_cast<int>(lists)], kGather[static_cast<int>(gather)], name_of(kv), name_of(v_type()), in_place, spread, softcap, sinks, bias,
         slopes, resume, normalise, lse, nan_hidden, token_major, seed);
   }
 };
 
-inline float stored_to_float(const void* base, Dtype t, std::int64_t at) {
-  if (t == Dtype::f32) return static_cast<const float*>(base)[at];
-  const std::uint16_t bits = static_cast<const std::uint16_t*>(base)[at];
-  return t == Dtype::f16 ? half_to_float(bits) : bf16_to_float(bits);
-}
-
+// One element; of a quantised type the scale of its block, which is the least that can be changed.
 inline void store_as(void* base, Dtype t, std::int64_t at, float x) {
-  if (t == Dtype::f32) static_cast<float*>(base)[at] = x;
-  else static_cast<std::uint16_t*>(base)[at] = t == Dtype::f16 ? float_to_half(x) : float_to_bf16(x);
+  if (!is_quantised(t)) return store_elements(base, t, at, &x, 1);
+  const std::uint16_t scale = float_to_half(x);
+  std::memcpy(static_cast<char*>(base) + bytes_of(t, at), &scale, sizeof scale);
 }
 
 // What a kernel wrote: out and lse with gaps between and around them, and the resumable state.
@@ -98,10 +108,11 @@ class AttendCase {
     a.q = q_.data();
     a.q_row = q_row(); a.q_head = q_head();
     a.k = k_.data(); a.v = v_.data();
-    a.kv = s.kv;
+    a.k_type = s.kv;
+    a.v_type = s.v_type();
     a.k_head = s.dk; a.k_cell = static_cast<std::int64_t>(s.hkv) * s.dk;  // heads interleaved in a cell
     a.v_head = s.dv; a.v_cell = static_cast<std::int64_t>(s.hkv) * s.dv;
-    if (format != PackFormat::none) {
+    if (format != PackFormat::none && !s.in_place) {
       a.packed_k = packed(op::Pack::Role::key, format, packed_k_);
       a.packed_v = packed(op::Pack::Role::value, format, packed_v_);
     }
@@ -170,7 +181,7 @@ class AttendCase {
           float x = 0;
           for (int d = 0; d < s.dk; ++d)
             x += round(a.q[h * a.q_head + i * a.q_row + d] * factor) *
-                 round(stored_to_float(a.k, s.kv, kv_head * a.k_head + c * a.k_cell + d));
+                 round(element(a.k, s.kv, kv_head * a.k_head + c * a.k_cell + d));
           x *= a.scale / factor;
           if (a.softcap > 0) x = a.softcap * std::tanh(x / a.softcap);
           if (a.bias) x += (a.slope ? a.slope[h] : 1.0f) * half_to_float(a.bias[i * a.bias_row + c]);
@@ -190,7 +201,7 @@ class AttendCase {
           const float e = std::exp(p[static_cast<std::size_t>(c)] - m);
           l += e;
           for (int d = 0; d < s.dv; ++d)
-            acc[d] += round(e) * round(stored_to_float(a.v, s.kv, kv_head * a.v_head + c * a.v_cell + d));
+            acc[d] += round(e) * round(element(a.v, s.v_type(), kv_head * a.v_head + c * a.v_cell + d));
         }
         if (s.resume) {
           r.m[at] = m;
@@ -357,10 +368,14 @@ class AttendCase {
       for (int i = 0; i < s.n_rows; ++i)
         for (int d = 0; d < s.dk; ++d) q_[static_cast<std::size_t>(h * q_head() + i * q_row() + d)] = normal();
     const std::int64_t nk = s.n_cells * s.hkv * s.dk, nv = s.n_cells * s.hkv * s.dv;
-    k_.resize(static_cast<std::size_t>(nk) * 4);
-    v_.resize(static_cast<std::size_t>(nv) * 4);
-    for (std::int64_t i = 0; i < nk; ++i) store_as(k_.data(), s.kv, i, normal());
-    for (std::int64_t i = 0; i < nv; ++i) store_as(v_.data(), s.kv, i, normal() + 0.5f);
+    const auto fill = [&](std::vector<unsigned char>& to, Dtype t, std::int64_t n, float mean) {
+      std::vector<float> x(static_cast<std::size_t>(n));
+      for (float& e : x) e = normal() + mean;
+      to.resize(static_cast<std::size_t>(bytes_of(t, n)));
+      store_elements(to.data(), t, 0, x.data(), n);
+    };
+    fill(k_, s.kv, nk, 0.0f);
+    fill(v_, s.v_type(), nv, 0.5f);
     if (s.nan_hidden)
       for (std::int64_t c = 0; c < s.n_cells; ++c) {
         bool seen = false;
@@ -373,7 +388,7 @@ class AttendCase {
     for (std::int64_t c = 0; c < s.n_cells; ++c) {  // what no list names may be anything
       if (named_[static_cast<std::size_t>(c)]) continue;
       for (std::int64_t d = 0; d < s.hkv * s.dk; ++d) store_as(k_.data(), s.kv, c * s.hkv * s.dk + d, NAN);
-      for (std::int64_t d = 0; d < s.hkv * s.dv; ++d) store_as(v_.data(), s.kv, c * s.hkv * s.dv + d, NAN);
+      for (std::int64_t d = 0; d < s.hkv * s.dv; ++d) store_as(v_.data(), s.v_type(), c * s.hkv * s.dv + d, NAN);
     }
     for (int h = 0; h < s.hq; ++h) {
       sinks_.push_back(2 * normal());
@@ -402,7 +417,7 @@ class AttendCase {
     std::memset(storage.data(), 0, bytes);
     op::Pack::Args a;
     a.role = role;
-    a.dtype = s.kv;
+    a.dtype = key ? s.kv : s.v_type();
     a.raw = key ? k_.data() : v_.data();
     a.head = view.dim;
     a.cell = static_cast<std::int64_t>(s.hkv) * view.dim;
@@ -429,7 +444,7 @@ class AttendCase {
 inline AttendResult run_attend(const kernel::Kernel<op::Attend>& k, AttendCase& c, Precision precision, ParallelFor& parallel,
                                Workspace& space) {
   AttendResult r;
-  const op::Attend::Args a = c.args(format_for(k, c.s.kv), precision, r);
+  const op::Attend::Args a = c.args(format_for(k, c.s.cache()), precision, r);
   run_kernel(k, a, parallel, space);
   return r;
 }
@@ -456,7 +471,7 @@ inline AttendCase::Distance allowed_error(const kernel::Kernel<op::Attend>& k, A
 inline bool check_attend(const kernel::Kernel<op::Attend>& k, const AttendSpec& spec, Precision precision) {
   AttendCase c(spec);
   AttendResult unused;
-  const op::Attend::Args probe = c.args(format_for(k, spec.kv), precision, unused);
+  const op::Attend::Args probe = c.args(format_for(k, spec.cache()), precision, unused);
   if (k.why_not && k.why_not(probe, 1)) return false;
 
   static const auto one = make_thread_pool(1);

@@ -116,9 +116,9 @@ class GradCase {
       std::vector<float> k(n * dk), v(n * dv), d_k(n * dk), d_v(n * dv), bias(n), q(dk), g(dv);
       for (std::size_t c = 0; c < n; ++c) {
         for (std::size_t d = 0; d < dk; ++d)
-          k[c * dk + d] = round(stored_to_float(f.k, f.kv, at(kv * f.k_head, c, f.k_cell, d)));
+          k[c * dk + d] = round(element(f.k, f.k_type, at(kv * f.k_head, c, f.k_cell, d)));
         for (std::size_t d = 0; d < dv; ++d)
-          v[c * dv + d] = round(stored_to_float(f.v, f.kv, at(kv * f.v_head, c, f.v_cell, d)));
+          v[c * dv + d] = round(element(f.v, f.v_type, at(kv * f.v_head, c, f.v_cell, d)));
       }
       for (int h = kv * (f.hq / f.hkv); h < (kv + 1) * (f.hq / f.hkv); ++h) {
         if (s.bias == KeyBias::by_head) std::fill(bias.begin(), bias.end(), 0.0f);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/half.h"
+#include "kv/element.h"
 #include "lacuna/lacuna.h"
 #include "op/attend.h"
 
@@ -24,7 +25,8 @@ inline op::Attend::Args textbook_args(const AttendCall& c) {
   a.q = static_cast<const float*>(c.q.data), a.q_head = c.q.stride[1], a.q_row = c.q.stride[2];
   a.k = c.k.data, a.k_head = c.k.stride[1], a.k_cell = c.k.stride[2];
   a.v = c.v.data, a.v_head = c.v.stride[1], a.v_cell = c.v.stride[2];
-  a.kv = c.k.dtype;
+  a.k_type = c.k.dtype;
+  a.v_type = c.v.dtype;
   a.scale = c.scale != 0 ? c.scale : 1.0f / std::sqrt(static_cast<float>(a.dk));
   a.softcap = c.softcap, a.sinks = c.sinks;
   a.bias = c.mask.data, a.bias_row = c.mask.row_stride, a.slope = c.slopes;
@@ -44,22 +46,14 @@ Textbook textbook(const op::Attend::Args& a, const Attends& attends, const Round
   const auto n = static_cast<std::size_t>(a.n_cells),
              rows = static_cast<std::size_t>(a.hq) * static_cast<std::size_t>(a.n_rows);
   Textbook t{std::vector<double>(rows * static_cast<std::size_t>(a.dv), 0.0), std::vector<double>(rows, -INFINITY)};
-  const auto floats = [&](const void* base, std::int64_t head, std::int64_t cell, int dim) {
+  const auto floats = [&](const void* base, Dtype type, std::int64_t head, std::int64_t cell, int dim) {
     std::vector<float> all;
     for (int h = 0; h < a.hkv; ++h)
       for (std::int64_t c = 0; c < a.n_cells; ++c)
-        for (int d = 0; d < dim; ++d) {
-          const std::int64_t at = h * head + c * cell + d;
-          if (a.kv == Dtype::f32)
-            all.push_back(static_cast<const float*>(base)[at]);
-          else if (a.kv == Dtype::f16)
-            all.push_back(half_to_float(static_cast<const std::uint16_t*>(base)[at]));
-          else
-            all.push_back(bf16_to_float(static_cast<const std::uint16_t*>(base)[at]));
-        }
+        for (int d = 0; d < dim; ++d) all.push_back(element(base, type, h * head + c * cell + d));
     return all;
   };
-  std::vector<float> k = floats(a.k, a.k_head, a.k_cell, a.dk), v = floats(a.v, a.v_head, a.v_cell, a.dv);
+  std::vector<float> k = floats(a.k, a.k_type, a.k_head, a.k_cell, a.dk), v = floats(a.v, a.v_type, a.v_head, a.v_cell, a.dv);
   for (auto* x : {&k, &v})
     for (float& e : *x) e = static_cast<float>(round(static_cast<Real>(e)));
   std::vector<Real> score(n), q(static_cast<std::size_t>(a.dk)), acc(static_cast<std::size_t>(a.dv));

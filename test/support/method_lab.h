@@ -138,7 +138,6 @@ struct MethodLab : private KeyOrder {
                .visible_row = visible_row,
                .own = begin,
                .segment = &segment_,
-               .packed_k = packed_view_,
                .side = side_.view()};
     return x;
   }

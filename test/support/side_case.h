@@ -9,6 +9,8 @@
 #include "base/half.h"
 #include "base/rng.h"
 #include "engine/side.h"
+#include "kv/element.h"
+#include "kv/quantise.h"
 #include "op/side_write_ref.h"
 
 namespace lacuna::test {
@@ -20,24 +22,17 @@ struct RawCache {
   std::vector<unsigned char> data;  // [cells][heads][dim]
 
   RawCache(Dtype type, std::int64_t n, int h, int d) : dtype(type), cells(n), heads(h), dim(d) {
-    data.resize(static_cast<std::size_t>(n) * static_cast<std::size_t>(h * d) * size_of(type));
+    data.resize(static_cast<std::size_t>(bytes_of(type, n * h * d)));
   }
   std::size_t at(int h, std::int64_t c, int d) const { return static_cast<std::size_t>((c * heads + h) * dim + d); }
-  void set(int h, std::int64_t c, int d, float x) {
-    const std::uint16_t half = dtype == Dtype::f16 ? float_to_half(x) : float_to_bf16(x);
-    if (dtype == Dtype::f32) std::memcpy(&data[at(h, c, d) * 4], &x, 4);
-    else std::memcpy(&data[at(h, c, d) * 2], &half, 2);
+  void set(int h, std::int64_t c, int d, float x) {  // not of quantised types
+    store_elements(data.data(), dtype, static_cast<std::int64_t>(at(h, c, d)), &x, 1);
   }
-  float get(int h, std::int64_t c, int d) const {
-    float x = 0;
-    std::uint16_t half = 0;
-    if (dtype == Dtype::f32) std::memcpy(&x, &data[at(h, c, d) * 4], 4);
-    else std::memcpy(&half, &data[at(h, c, d) * 2], 2);
-    return dtype == Dtype::f32 ? x : dtype == Dtype::f16 ? half_to_float(half) : bf16_to_float(half);
-  }
+  float get(int h, std::int64_t c, int d) const { return element(data.data(), dtype, static_cast<std::int64_t>(at(h, c, d))); }
   void fill_cell(Rng& rng, std::int64_t c) {
-    for (int h = 0; h < heads; ++h)
-      for (int d = 0; d < dim; ++d) set(h, c, d, static_cast<float>(rng.normal()));
+    std::vector<float> x(static_cast<std::size_t>(heads * dim));
+    for (float& e : x) e = static_cast<float>(rng.normal());
+    store_elements(data.data(), dtype, static_cast<std::int64_t>(at(0, c, 0)), x.data(), heads * dim);
   }
   void fill(Rng& rng) {
     for (std::int64_t c = 0; c < cells; ++c) fill_cell(rng, c);

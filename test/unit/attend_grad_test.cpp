@@ -23,8 +23,8 @@ struct Loss {
         for (int d = 0; d < f.dk; ++d) q.push_back(f.q[h * f.q_head + i * f.q_row + d]);
     for (int h = 0; h < f.hkv; ++h)
       for (std::int64_t n = 0; n < f.n_cells; ++n) {
-        for (int d = 0; d < f.dk; ++d) k.push_back(stored_to_float(f.k, f.kv, h * f.k_head + n * f.k_cell + d));
-        for (int d = 0; d < f.dv; ++d) v.push_back(stored_to_float(f.v, f.kv, h * f.v_head + n * f.v_cell + d));
+        for (int d = 0; d < f.dk; ++d) k.push_back(element(f.k, f.k_type, h * f.k_head + n * f.k_cell + d));
+        for (int d = 0; d < f.dv; ++d) v.push_back(element(f.v, f.v_type, h * f.v_head + n * f.v_cell + d));
       }
     bias.resize(static_cast<std::size_t>(f.hq * f.n_cells));
     for (int h = 0; f.sinks && h < f.hq; ++h) sinks.push_back(f.sinks[h]);
@@ -305,7 +305,7 @@ TEST_P(AttendGradKernel, NoRowsAndNoCells) {
     a.forward.n_cells = rows ? 0 : 40;
     a.forward.q = a.d_out = zero.data();
     a.forward.k = a.forward.v = zero.data();
-    a.forward.kv = Dtype::f32;
+    a.forward.k_type = a.forward.v_type = Dtype::f32;
     a.forward.out = zero.data();
     a.forward.lse = lse.data();
     a.forward.q_row = a.forward.out_row = a.d_out_row = a.d_q_row = a.d_k_cell = a.forward.k_cell = a.forward.v_cell =

@@ -71,7 +71,9 @@ TEST_P(AttendKernel, RandomCases) {
     s.mask = static_cast<MaskKind>(rng.below(4));
     s.lists = static_cast<Lists>(rng.below(3));
     s.gather = static_cast<Gather>(rng.below(3));
-    s.kv = static_cast<Dtype>(rng.below(3));
+    s.kv = static_cast<Dtype>(rng.below(5));
+    s.in_place = rng.below(2) == 0;
+    s.fit_types();
     s.spread = coin() ? 1.0f : 4.0f;
     s.softcap = coin() ? 0.0f : 20.0f;
     s.sinks = coin();

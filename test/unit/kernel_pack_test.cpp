@@ -13,6 +13,7 @@
 #include "base/half.h"
 #include "base/rng.h"
 #include "engine/pick.h"
+#include "kv/quantise.h"
 #include "op/pack_ref.h"
 
 namespace lacuna::test {
@@ -44,16 +45,13 @@ bool same(const void* x, const void* y, std::size_t bytes, PackFormat format) {
 
 void check_pack(const kernel::Kernel<op::Pack>& k, const PackSpec& s) {
   Rng rng(s.seed);
-  std::vector<unsigned char> raw(static_cast<std::size_t>(s.cells) * s.heads * s.dim * size_of(s.dtype));
+  std::vector<unsigned char> raw(static_cast<std::size_t>(bytes_of(s.dtype, s.cells * s.heads * s.dim)));
   if (s.seed % 2) {  // every kind of bit pattern
     for (auto& b : raw) b = static_cast<unsigned char>(rng.next());
   } else {
-    for (std::size_t i = 0; i < raw.size() / size_of(s.dtype); ++i) {
-      const float x = static_cast<float>(rng.normal());
-      if (s.dtype == Dtype::f32) std::memcpy(&raw[i * 4], &x, 4);
-      const std::uint16_t h = s.dtype == Dtype::f16 ? float_to_half(x) : float_to_bf16(x);
-      if (s.dtype != Dtype::f32) std::memcpy(&raw[i * 2], &h, 2);
-    }
+    std::vector<float> x(static_cast<std::size_t>(s.cells * s.heads * s.dim));
+    for (float& e : x) e = static_cast<float>(rng.normal());
+    store_elements(raw.data(), s.dtype, 0, x.data(), static_cast<std::int64_t>(x.size()));
   }
   std::vector<std::int32_t> from(static_cast<std::size_t>(s.n)), to(static_cast<std::size_t>(s.n));
   std::vector<std::int32_t> all(static_cast<std::size_t>(s.cells));
@@ -100,11 +98,12 @@ TEST(PackKernels, EqualTheReference) {
   for (const auto* k : kernel::pack_list) {
     if (!missing_features(detect_features(), k->needs).empty()) continue;
     for (const auto role : {op::Pack::Role::key, op::Pack::Role::value})
-      for (const Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16})
+      for (const Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16, Dtype::q8_0, Dtype::q4_0})
         for (const PackFormat format : {PackFormat::pair16_bf16, PackFormat::lane16_f16, PackFormat::lane16_f32})
           for (const int dim : {16, 24, 40, 64, 72, 128, 200, 256})
             for (int lists = 0; lists < 4; ++lists) {
               ++seed;
+              if (dim % block_size(dtype)) continue;
               const std::int64_t cells = 100 + static_cast<std::int64_t>(seed % 37);
               check_pack(*k, {role, dtype, format, 1 + static_cast<int>(seed % 3), dim, cells, 0, cells, lists, seed});
               check_pack(*k, {role, dtype, format, 2, dim, cells, 13, 70, lists, seed});

@@ -42,12 +42,13 @@ struct SideCase {
 SideCase any_case(std::uint64_t seed) {
   SideCase s;
   s.seed = seed;
-  s.dtype = static_cast<Dtype>(seed % 3);
+  s.dtype = static_cast<Dtype>(seed % 5);
   s.page_type = seed / 3 % 2 ? Dtype::f32 : Dtype::f16;
   s.page = kPages[seed % 4];
   s.pool = kPools[seed % 3];
   s.heads = 1 + static_cast<int>(seed % 3);
   s.dim = static_cast<int>(std::vector<int>{64, 16, 1, 40, 80, 128, 7, 96, 33, 256}[seed % 10]);
+  if (is_quantised(s.dtype)) s.dim = (s.dim + 31) / 32 * 32;
   s.labels = 1 + static_cast<int>(seed * 5 % 23) % s.dim;
   s.cells = 1 + static_cast<std::int64_t>(seed * 37 % 331);
   return s;

@@ -26,7 +26,7 @@ class Skipping {
       if (cell / kTileKeys % 2 == 1)
         for (std::int64_t i = 0; i < spec.hkv * spec.dk; ++i) {
           const std::int64_t at = cell * spec.hkv * spec.dk + i;
-          store_as(const_cast<void*>(a.k), spec.kv, at, 0.02f * stored_to_float(a.k, spec.kv, at));
+          store_as(const_cast<void*>(a.k), spec.kv, at, 0.02f * element(a.k, a.k_type, at));
         }
   }
   // log2 units; negative = off.
@@ -100,7 +100,7 @@ class Skipping {
  private:
   op::Attend::Args args(const kernel::Kernel<op::Attend>& k, float units, AttendResult& r) {
     const Precision p = k.pack == PackFormat::pair16_bf16 ? Precision::fast : Precision::high;
-    op::Attend::Args a = c.args(format_for(k, c.s.kv), p, r);
+    op::Attend::Args a = c.args(format_for(k, c.s.cache()), p, r);
     units_.assign(static_cast<std::size_t>(a.hq), units);
     if (units >= 0) a.pv_skip = units_.data();
     return a;
@@ -108,7 +108,7 @@ class Skipping {
   static double score(const op::Attend::Args& a, int h, int i, std::int64_t cell) {
     double s = 0;
     for (int d = 0; d < a.dk; ++d)
-      s += static_cast<double>(a.q[h * a.q_head + i * a.q_row + d]) * stored_to_float(a.k, a.kv, h / (a.hq / a.hkv) * a.k_head + cell * a.k_cell + d);
+      s += static_cast<double>(a.q[h * a.q_head + i * a.q_row + d]) * element(a.k, a.k_type, h / (a.hq / a.hkv) * a.k_head + cell * a.k_cell + d);
     s *= a.scale;
     if (a.softcap > 0) s = a.softcap * std::tanh(s / a.softcap);
     if (a.bias) s += (a.slope ? a.slope[h] : 1.0) * half_to_float(a.bias[i * a.bias_row + cell]);

@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "base/half.h"
 #include "base/rng.h"
 #include "engine/packed_tensor.h"
+#include "kv/quantise.h"
 #include "lacuna/lacuna.h"
 
 namespace lacuna {
@@ -60,23 +62,22 @@ struct Call {
   std::vector<float> q, out;
   std::vector<unsigned char> k, v;
   AttendCall c;
-  Call(int rows, int cells, Dtype kv) {
+  Call(int rows, int cells, Dtype kv, std::optional<Dtype> v_type = std::nullopt) {
     Rng rng(static_cast<std::uint64_t>(rows * 1000 + cells));
     q.resize(static_cast<std::size_t>(kHq * rows * kD));
     out.assign(q.size(), NAN);
     for (float& x : q) x = static_cast<float>(rng.normal());
     const auto n = static_cast<std::size_t>(kHkv * cells * kD);
     for (auto* t : {&k, &v}) {
-      t->resize(n * size_of(kv));
-      for (std::size_t i = 0; i < n; ++i) {
-        const auto x = static_cast<float>(rng.normal());
-        if (kv == Dtype::f32) reinterpret_cast<float*>(t->data())[i] = x;
-        else reinterpret_cast<std::uint16_t*>(t->data())[i] = kv == Dtype::f16 ? float_to_half(x) : float_to_bf16(x);
-      }
+      const Dtype type = t == &k ? kv : v_type.value_or(kv);
+      std::vector<float> x(n);
+      for (float& e : x) e = static_cast<float>(rng.normal());
+      t->resize(static_cast<std::size_t>(bytes_of(type, static_cast<std::int64_t>(n))));
+      store_elements(t->data(), type, 0, x.data(), static_cast<std::int64_t>(n));
     }
     c.q = token_major(q.data(), Dtype::f32, 1, kHq, rows, kD);
     c.k = token_major(k.data(), kv, 1, kHkv, cells, kD);
-    c.v = token_major(v.data(), kv, 1, kHkv, cells, kD);
+    c.v = token_major(v.data(), v_type.value_or(kv), 1, kHkv, cells, kD);
     c.out = token_major(out.data(), Dtype::f32, 1, kHq, rows, kD);
   }
   // Attends with the named kernel, by copies that a host kept if `kept`.
@@ -86,7 +87,7 @@ struct Call {
     auto s = Session::open(o);
     if (!s.ok()) return s.error();
     PackedTensor pk(PackedTensor::Role::key, c.k.dtype, c.k.tokens(), kHkv, kD, o.precision, o.machine, o.kernel);
-    PackedTensor pv(PackedTensor::Role::value, c.k.dtype, c.k.tokens(), kHkv, kD, o.precision, o.machine, o.kernel);
+    PackedTensor pv(PackedTensor::Role::value, c.v.dtype, c.k.tokens(), kHkv, kD, o.precision, o.machine, o.kernel);
     if (kept) {
       pk.write(c.k, 0, c.k.tokens());
       pv.write(c.v, 0, c.v.tokens());
@@ -139,6 +140,106 @@ TEST(Session, TheForcedKernelChoosesTheForm) {
   }
   EXPECT_EQ(choose_format(kAvx2, Dtype::f32, Precision::fast, find_attend("cpu.amx.emulated")), PackFormat::pair16_bf16);
   EXPECT_EQ(choose_format(kAll, Dtype::f16, Precision::fast, find_attend("cpu.ref")), PackFormat::pair16_bf16);
+}
+
+// Few rows read a quantised cache where it lies, many pack it for the call; the reference reads it as it is.
+TEST(Session, QuantisedCachesGiveWhatTheReferenceGives) {
+  using enum Dtype;
+  const std::pair<Dtype, Dtype> types[] = {{q8_0, q8_0}, {q4_0, q4_0}, {q8_0, q4_0}, {f16, q8_0}, {q4_0, bf16}};
+  for (const char* machine : {"", "avx512", "avx2", "none"})
+    for (const auto& [k, v] : types)
+      for (const int rows : {1, 8, 70})
+        for (const Precision precision : {Precision::fast, Precision::high})
+          for (const char* method : {"dense", "streamingllm:sink=4:window=32"}) {
+            Options o;
+            o.machine = machine;
+            o.precision = precision;
+            o.method = method;
+            o.audit = Audit::full;
+            auto s = Session::open(o);
+            ASSERT_TRUE(s.ok()) << s.error().what;
+            o.kernel = "cpu.ref";
+            o.machine = "";
+            auto by = Session::open(o);
+            Call call(rows, 203, k, v), want(rows, 203, k, v);
+            PackedTensor pk(PackedTensor::Role::key, k, 203, Call::kHkv, Call::kD, precision, machine);
+            PackedTensor pv(PackedTensor::Role::value, v, 203, Call::kHkv, Call::kD, precision, machine);
+            pk.write(call.c.k, 0, 203);
+            pv.write(call.c.v, 0, 203);
+            EXPECT_TRUE(!is_quantised(k) || pk.bytes() == 0) << "a quantised tensor was doubled";
+            EXPECT_TRUE(!is_quantised(v) || pv.bytes() == 0) << "a quantised tensor was doubled";
+            call.c.packed_k = &pk;
+            call.c.packed_v = &pv;
+            const auto done = s.value()->attend(call.c);
+            ASSERT_TRUE(done.ok()) << done.error().what;
+            const bool none = std::string_view(machine) == "none";
+            if (!none || std::string_view(method) == "dense") {  // without AVX2 nothing is left out
+              ASSERT_TRUE(by.value()->attend(want.c).ok());
+              const double close = precision == Precision::fast && std::string_view(machine).empty() ? 0.02 : 2e-5;
+              for (std::size_t i = 0; i < want.out.size(); ++i)
+                ASSERT_NEAR(call.out[i], want.out[i], close)
+                    << name_of(k) << " " << name_of(v) << " rows=" << rows << " machine=" << machine << " " << method;
+            }
+          }
+}
+
+TEST(Session, ADecodedTokenPacksNoQuantisedCache) {
+  if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2: nothing is packed";
+  Call token(1, 20000, Dtype::q8_0), chunk(20, 20000, Dtype::q8_0);
+  Options o;
+  o.threads = 1;
+  auto s = Session::open(o);
+  const std::size_t packed = std::size_t{2} * 20000 * Call::kHkv * Call::kD * 2;
+  ASSERT_TRUE(s.value()->attend(token.c).ok());
+  EXPECT_LT(s.value()->own_bytes(), packed / 2);
+  ASSERT_TRUE(s.value()->attend(chunk.c).ok());
+  EXPECT_GE(s.value()->own_bytes(), packed);
+}
+
+TEST(Session, QuantisedTensorsHaveWholeBlocks) {
+  auto s = Session::open({});
+  const auto said = [&](const AttendCall& c, const char* part) {
+    const auto done = s.value()->attend(c);
+    ASSERT_FALSE(done.ok());
+    EXPECT_NE(done.error().what.find(part), std::string::npos) << done.error().what;
+  };
+  Call call(1, 64, Dtype::q8_0);
+  AttendCall c = call.c;
+  c.q.n[3] = c.k.n[3] = 40;
+  said(c, "k: 40 channels of q8_0, need a multiple of 32");
+  c = call.c;
+  c.v.n[3] = c.out.n[3] = 48;
+  said(c, "v: 48 channels of q8_0, need a multiple of 32");
+  c = call.c;
+  c.k.stride[1] = 68;
+  said(c, "k: stride 68 in dimension 1 of q8_0, need a multiple of 32");
+  c = call.c;
+  c.q.dtype = Dtype::q8_0;
+  said(c, "q: type q8_0, need f32");
+  c = call.c;
+  c.k.dtype = Dtype::f16;
+  c.v.dtype = Dtype::bf16;
+  said(c, "or one of them q8_0 or q4_0");
+}
+
+// A scale that is no number, or infinite, spreads to the rows that see its key and to no other.
+TEST(Session, ABadScaleSpreadsToTheRowsThatSeeIt) {
+  for (const char* machine : {"", "avx512", "avx2", "none"})
+    for (const Dtype type : {Dtype::q8_0, Dtype::q4_0})
+      for (const std::uint16_t scale : {std::uint16_t{0x7e00}, std::uint16_t{0x7c00}})  // NaN, infinity
+        for (const int rows : {2, 40}) {
+          Options o;
+          o.machine = machine;
+          auto s = Session::open(o);
+          Call clean(rows, 100, type), bad(rows, 100, type);
+          ASSERT_TRUE(s.value()->attend(clean.c).ok());
+          std::memcpy(bad.c.v.row(0, 0, 99), &scale, sizeof scale);  // seen by the last row alone
+          ASSERT_TRUE(s.value()->attend(bad.c).ok());
+          const std::size_t row = Call::kHq * Call::kD, before = static_cast<std::size_t>(rows - 1) * row;
+          EXPECT_FALSE(std::isfinite(bad.out[before]));
+          EXPECT_TRUE(std::isfinite(bad.out[before + 32]));       // the block after it
+          EXPECT_TRUE(std::isfinite(bad.out[before + 3 * Call::kD]));  // the other KV head
+        }
 }
 
 TEST(Session, ADecodeKernelIsRefusedWithItsReason) {

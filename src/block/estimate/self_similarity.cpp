@@ -26,8 +26,7 @@ SelfSimilarity self_similarity(const AttentionView& x, std::int32_t block_q, std
                           .row = x.q_row,
                           .sim = sim});
   const RawKeys& k = x.k;
-  const auto* first = static_cast<const char*>(k.data) +
-                      (k.cell_of_key ? 0 : k.first_cell * k.cell) * static_cast<std::int64_t>(size_of(k.dtype));
+  const auto* first = static_cast<const char*>(k.data) + (k.cell_of_key ? 0 : bytes_of(k.dtype, k.first_cell * k.cell));
   context.run<op::Alike>({.heads = x.hkv,
                           .dim = x.dk,
                           .block = block_k,

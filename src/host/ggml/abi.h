@@ -12,7 +12,7 @@ namespace lacuna::ggml {
 constexpr int kApiVersion = 2;  // of ggml's registry structure
 
 // ggml_type, as far as we take it. These numbers are part of the GGUF file format: they do not move.
-enum Type : int { type_f32 = 0, type_f16 = 1, type_i32 = 26, type_i64 = 27, type_bf16 = 30 };
+enum Type : int { type_f32 = 0, type_f16 = 1, type_q4_0 = 2, type_q8_0 = 8, type_i32 = 26, type_i64 = 27, type_bf16 = 30 };
 enum GraphStatus : int { status_failed = -1, status_success = 0 };
 enum DeviceType : int { device_cpu = 0, device_gpu = 1, device_igpu = 2, device_accel = 3 };
 constexpr int kFlagInput = 1, kFlagCompute = 16;
@@ -151,6 +151,12 @@ struct Registry {
   int api_version;
   RegistryCalls calls;
   void* context;
+};
+
+// Of ggml's CPU backend, for one type; the fields after this one are not ours.
+using FromFloat = void (*)(const float*, void*, std::int64_t n);
+struct CpuTypeTraits {
+  FromFloat from_float;
 };
 
 struct InitParams {  // of ggml_init, passed by value

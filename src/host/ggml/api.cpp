@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "host/ggml/types.h"
+
 namespace lacuna::ggml {
 namespace {
 
@@ -119,7 +121,8 @@ std::string load() {
   struct { const char* name; int* op; } const names[] = {
       {"NONE", &g.ops.none},           {"VIEW", &g.ops.view},         {"RESHAPE", &g.ops.reshape},
       {"PERMUTE", &g.ops.permute},     {"TRANSPOSE", &g.ops.transpose}, {"CONT", &g.ops.cont},
-      {"SET_ROWS", &g.ops.set_rows},   {"FLASH_ATTN_EXT", &g.ops.flash_attn}, {"ROPE", &g.ops.rope}};
+      {"SET_ROWS", &g.ops.set_rows},   {"FLASH_ATTN_EXT", &g.ops.flash_attn}, {"ROPE", &g.ops.rope},
+      {"MUL_MAT", &g.ops.mul_mat},     {"CPY", &g.ops.cpy}};
   std::size_t left = std::size(names);
   for (int op = 0; op < 96 && left; ++op)  // 0.25 has 101 of them, ours below 80; never ask beyond
     for (const auto& n : names)
@@ -152,5 +155,34 @@ const std::string& load_api() {
 }
 
 const Api& api() { return the_api; }
+
+namespace {
+
+// The backend may be loaded after us: it is asked for when the first quantised cache shows up.
+FromFloat find_quantiser(int type) {
+  const auto traits = reinterpret_cast<const CpuTypeTraits* (*)(int)>(find_symbol("ggml_get_type_traits_cpu"));
+  const CpuTypeTraits* of = traits ? traits(type) : nullptr;
+  if (!of || !of->from_float) return nullptr;
+  // Numbers whose scale is 1, so that every byte of their block is known: of 127 and less, of -8 and more.
+  const bool bytes = type == type_q8_0;
+  float x[32];
+  unsigned char block[34] = {}, want[34] = {0x00, 0x3c};  // 1 as f16
+  for (int i = 0; i < 32; ++i) {
+    const int n = bytes ? 127 - i * 8 : i % 16 - 8;
+    x[i] = static_cast<float>(n);
+    if (bytes) want[2 + i] = static_cast<unsigned char>(n);
+    else want[2 + i % 16] |= static_cast<unsigned char>((n + 8) << (i < 16 ? 0 : 4));
+  }
+  of->from_float(x, block, 32);
+  if (std::memcmp(block, want, unit_bytes(type)) != 0) return nullptr;
+  return of->from_float;
+}
+
+}  // namespace
+
+FromFloat quantiser(int type) {
+  static const FromFloat q8_0 = find_quantiser(type_q8_0), q4_0 = find_quantiser(type_q4_0);
+  return type == type_q8_0 ? q8_0 : type == type_q4_0 ? q4_0 : nullptr;
+}
 
 }  // namespace lacuna::ggml

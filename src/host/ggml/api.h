@@ -46,7 +46,7 @@ struct Api {
 
   struct Ops {
     int none = -1, view = -1, reshape = -1, permute = -1, transpose = -1, cont = -1, set_rows = -1,
-        flash_attn = -1, rope = -1;
+        flash_attn = -1, rope = -1, mul_mat = -1, cpy = -1;
   } ops;
 };
 
@@ -55,6 +55,10 @@ bool supported(const char* version);
 // Finds and tests everything once; "" or one sentence for the user. Later calls return the same.
 const std::string& load_api();
 const Api& api();  // after load_api() returned ""
+
+// How ggml's CPU backend writes floats as blocks of a quantised type, so that a cache holds the bits it would hold
+// without us; null where that backend is not loaded, or writes other blocks than ours.
+FromFloat quantiser(int type);
 
 // dlsym over everything this process has loaded, private libraries included.
 void* find_symbol(const char* name);

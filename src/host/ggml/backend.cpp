@@ -10,21 +10,15 @@
 
 #include "host/ggml/api.h"
 #include "host/ggml/claim.h"
+#include "host/ggml/types.h"
 
 namespace lacuna::ggml {
 namespace {
 
-Dtype dtype_of(int type) {
-  return type == type_f32 ? Dtype::f32 : type == type_f16 ? Dtype::f16 : Dtype::bf16;
-}
-
 // ggml's [channels, tokens, heads, streams] as ours; one stream.
 lacuna::Tensor view_of(const Tensor& t, std::int64_t stream) {
-  const Dtype dtype = dtype_of(t.type);
-  const auto size = static_cast<std::int64_t>(lacuna::size_of(dtype));
-  const auto nb = [&](int i) { return static_cast<std::int64_t>(t.nb[i]) / size; };
-  return {static_cast<char*>(t.data) + stream * static_cast<std::int64_t>(t.nb[3]), dtype,
-          {1, t.ne[2], t.ne[1], t.ne[0]}, {0, nb(2), nb(1), 1}};
+  return {static_cast<char*>(t.data) + stream * static_cast<std::int64_t>(t.nb[3]), dtype_of(t.type),
+          {1, t.ne[2], t.ne[1], t.ne[0]}, {0, elements_in(t.type, t.nb[2]), elements_in(t.type, t.nb[1]), 1}};
 }
 
 float param(const Tensor& op, int i) {
@@ -38,20 +32,28 @@ std::int64_t index_at(const Tensor& index, std::int64_t i) {
                                 : static_cast<const std::int32_t*>(index.data)[i];
 }
 
-// The rotation that a tensor comes from through views alone, or null.
-const Tensor* rotation_of(const Tensor* t) {
+// The rotation that a tensor comes from through views alone, or null; and through a matrix that mixes a head's
+// channels, as llama.cpp has one before it quantises: then `mixed` says so.
+const Tensor* rotation_of(const Tensor* t, bool& mixed) {
   const auto& o = api().ops;
-  for (int hop = 0; t && hop < 8 && t->op != o.rope; ++hop) {
+  mixed = false;
+  for (int hop = 0; t && hop < 12 && t->op != o.rope; ++hop) {
     const bool passes = t->op == o.view || t->op == o.reshape || t->op == o.permute || t->op == o.cont;
-    t = passes ? (t->src[0] ? t->src[0] : t->view_src) : nullptr;
+    if (t->op == o.mul_mat && !mixed) {
+      mixed = true;
+      t = t->src[1];
+    } else {
+      t = passes ? (t->src[0] ? t->src[0] : t->view_src) : nullptr;
+    }
   }
   return t && t->op == o.rope ? t : nullptr;
 }
 
 // Parameters of ggml's rotation: 2 = mode, 5 = base. Bit 1 (NeoX) and bit 3 (multi-section) of the mode
 // say that pairs lie half a head apart.
-Rope rope_of(const Tensor& rotation) {
+Rope rope_of(const Tensor& rotation, bool mixed) {
   constexpr std::int32_t kHalfSplitModes = 2 | 8;
+  if (mixed) return {RopeLayout::mixed, static_cast<double>(param(rotation, 5))};
   return {rotation.op_params[2] & kHalfSplitModes ? RopeLayout::half_split : RopeLayout::interleaved,
           static_cast<double>(param(rotation, 5))};
 }
@@ -180,6 +182,7 @@ lacuna::Status Instance::write_rows(const Tensor& op) {
       return bad_argument("a cache write to cell " + std::to_string(row) + ": need 0.." + std::to_string(rows - 1));
     cache.written[static_cast<std::size_t>(i)] = row;
   }
+  const FromFloat quantise = quantiser(cache.type);  // null for a type that needs none
   constexpr std::int64_t kRows = 32;  // per task: enough to be worth a thread's waking
   threads_.each(static_cast<int>((n + kRows - 1) / kRows), [&](int task, int) {
     for (std::int64_t i = task * kRows; i < std::min(n, (task + 1) * kRows); ++i) {
@@ -187,7 +190,8 @@ lacuna::Status Instance::write_rows(const Tensor& op) {
       char* out = cache.data + static_cast<std::size_t>(cache.written[static_cast<std::size_t>(i)]) * cache.row_bytes;
       if (cache.type == type_f32) std::memcpy(out, in, static_cast<std::size_t>(cache.row_elements) * 4);
       else if (cache.type == type_f16) api().fp32_to_fp16_row(in, reinterpret_cast<std::uint16_t*>(out), cache.row_elements);
-      else api().fp32_to_bf16_row(in, reinterpret_cast<std::uint16_t*>(out), cache.row_elements);
+      else if (cache.type == type_bf16) api().fp32_to_bf16_row(in, reinterpret_cast<std::uint16_t*>(out), cache.row_elements);
+      else quantise(in, out, cache.row_elements);
     }
   });
   learn_positions(op, cache);
@@ -223,9 +227,10 @@ lacuna::Status Instance::write_rows(const Tensor& op) {
 // Follows the keys back to their rotation: its second source holds the rows' positions. Read at the
 // first layer that meets it and kept for the graph: later its memory may serve something else.
 void Instance::learn_positions(const Tensor& op, CacheTensor& cache) {
-  const Tensor* t = rotation_of(op.src[0]);
+  bool mixed = false;
+  const Tensor* t = rotation_of(op.src[0], mixed);
   const std::vector<std::int32_t>* known = nullptr;
-  if (t) cache.rope = rope_of(*t);
+  if (t) cache.rope = rope_of(*t, mixed);
   if (t && t->src[1]) {
     const Tensor& pos = *t->src[1];
     auto [it, fresh] = positions_.try_emplace(&pos);
@@ -246,8 +251,9 @@ void Instance::learn_positions(const Tensor& op, CacheTensor& cache) {
   }
 }
 
-// A context shift rotates the keys in place. ggml's own CPU backend computes it, so that the cache
-// holds the same bits as without us; afterwards the side copy is stale and positions have moved.
+// A context shift rotates the keys in place, or copies rotated ones back into a quantised cache. ggml's own CPU
+// backend computes it, so that the cache holds the same bits as without us; afterwards the side copy is stale and
+// positions have moved: to where is known of a rotation, and of a copy only that they did.
 lacuna::Status Instance::rotate(const Tensor& op) {
   const Api& g = api();
   if (!cpu_) {
@@ -275,7 +281,7 @@ lacuna::Status Instance::rotate(const Tensor& op) {
     return all;
   }();
   cache.mark_bytes(static_cast<const char*>(op.data), op.nb[3] * static_cast<std::size_t>(op.ne[3] - 1) + op.nb[2] * static_cast<std::size_t>(op.ne[2]));
-  const Tensor* shift = op.src[1];
+  const Tensor* shift = op.op == g.ops.rope ? op.src[1] : nullptr;
   if (shift && shift->type == type_i32 && shift->data && shift->ne[0] == op.ne[2] && cache.streams.size() == 1 &&
       !before[0].empty() && op.ne[2] == cache.cells) {
     cache.streams[0].cell_pos = before[0];
@@ -356,14 +362,15 @@ lacuna::Status Instance::attend_stream(const Tensor& op, std::int64_t s, CacheTe
   }
   call.counted = counted_;
   if (k) call.rope = k->rope;
-  if (const Tensor* t = call.rope.layout == RopeLayout::unknown ? rotation_of(&q) : nullptr) call.rope = rope_of(*t);
+  bool mixed = false;
+  if (const Tensor* t = call.rope.layout == RopeLayout::unknown ? rotation_of(&q, mixed) : nullptr) call.rope = rope_of(*t, mixed);
 
   // Which stream of the cache this is, by address.
   const auto stream_of = [](const CacheTensor* c, const lacuna::Tensor& t) -> std::int64_t {
     if (!c) return -1;
     const std::ptrdiff_t at = static_cast<char*>(t.data) - c->data;
     const auto stream_bytes = static_cast<std::ptrdiff_t>(c->row_bytes) * c->cells;
-    return at >= 0 && at % stream_bytes == 0 && t.stride[2] * static_cast<std::int64_t>(lacuna::size_of(t.dtype)) == static_cast<std::int64_t>(c->row_bytes)
+    return at >= 0 && at % stream_bytes == 0 && lacuna::bytes_of(t.dtype, t.stride[2]) == static_cast<std::int64_t>(c->row_bytes)
                ? at / stream_bytes : -1;
   };
   const std::int64_t k_stream = stream_of(k, call.k), v_stream = stream_of(v, call.v);

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "host/ggml/api.h"
+#include "host/ggml/types.h"
 
 namespace lacuna::ggml {
 namespace {
@@ -48,7 +49,7 @@ void get_tensor(Buffer*, const Tensor* t, void* data, std::size_t offset, std::s
   std::memcpy(data, static_cast<const char*>(t->data) + offset, size);
 }
 
-std::size_t bytes_of(const Tensor& t) {  // of a contiguous f32, f16 or bf16 tensor
+std::size_t bytes_of(const Tensor& t) {  // of a contiguous tensor
   return t.nb[3] * static_cast<std::size_t>(t.ne[3]);
 }
 
@@ -130,9 +131,8 @@ void CacheTensor::mark_bytes(const char* begin, std::size_t n) {
 
 lacuna::Tensor CacheTensor::raw(std::size_t stream) const {
   const Stream& s = streams[stream];
-  const Dtype dtype = type == type_f32 ? Dtype::f32 : type == type_f16 ? Dtype::f16 : Dtype::bf16;
-  lacuna::Tensor t = token_major(data + stream * static_cast<std::size_t>(cells) * row_bytes, dtype, 1, s.heads, cells, s.dim);
-  t.stride[2] = static_cast<std::int64_t>(row_bytes / lacuna::size_of(dtype));
+  lacuna::Tensor t = token_major(data + stream * static_cast<std::size_t>(cells) * row_bytes, dtype_of(type), 1, s.heads, cells, s.dim);
+  t.stride[2] = elements_in(type, row_bytes);
   return t;
 }
 
@@ -190,8 +190,7 @@ OwnBuffer* own_buffer(const Tensor& t) {
 
 CacheTensor* cache_of(const Tensor& t) {
   const Tensor& whole = whole_of(t);
-  const bool element = whole.type == type_f32 || whole.type == type_f16 || whole.type == type_bf16;
-  if (!element || whole.ne[3] != 1 || !is_cache_name(whole.name)) return nullptr;
+  if (!taken(whole.type) || whole.ne[3] != 1 || !is_cache_name(whole.name)) return nullptr;
   OwnBuffer* own = own_buffer(whole);
   return own ? &own->tensor(whole) : nullptr;
 }

@@ -3,14 +3,16 @@
 
 #include "host/ggml/api.h"
 #include "host/ggml/cache.h"
+#include "host/ggml/types.h"
 
 namespace lacuna::ggml {
 namespace {
 
-bool taken(int type) { return type == type_f32 || type == type_f16 || type == type_bf16; }
-std::size_t size_of(int type) { return type == type_f32 ? 4 : 2; }
+constexpr const char* kType = "keys or values of a type not taken (use -ctk and -ctv f32, f16, bf16, q8_0 or q4_0)";
+constexpr const char* kNoQuantiser = "a quantised cache without ggml's CPU backend to write it (use -ctk f16 -ctv f16)";
 
-constexpr const char* kQuantised = "quantised keys or values (use -ctk f16 -ctv f16)";
+// Whether rows of this type can be written as ggml would.
+bool written(int type) { return !is_quantised(dtype_of(type)) || quantiser(type); }
 
 // Memory the CPU may touch, or memory that is still to be given out by the scheduler.
 bool on_host(const Tensor& t) {
@@ -22,16 +24,17 @@ bool on_host(const Tensor& t) {
 const char* refuse(const Tensor& op) {
   const Tensor *q = op.src[0], *k = op.src[1], *v = op.src[2], *mask = op.src[3], *sinks = op.src[4];
   if (!q || !k || !v) return "a source is missing";
-  if (!taken(k->type) || !taken(v->type)) return kQuantised;
-  if (k->type != v->type) return "keys and values of different types";
+  if (!taken(k->type) || !taken(v->type)) return kType;
+  if (k->type != v->type && !is_quantised(dtype_of(k->type)) && !is_quantised(dtype_of(v->type)))
+    return "keys and values of different types, neither of them quantised";
   if (q->type != type_f32 || op.type != type_f32) return "queries or output not f32";
   if (k->view_src && k->view_src == v->view_src) return "values are a view of the keys (MLA)";
-  if (q->nb[0] != 4 || k->nb[0] != size_of(k->type) || v->nb[0] != size_of(v->type)) return "channels do not lie side by side";
+  if (q->nb[0] != 4 || k->nb[0] != unit_bytes(k->type) || v->nb[0] != unit_bytes(v->type)) return "channels do not lie side by side";
   if (q->ne[0] != k->ne[0] || q->ne[0] > 1024 || v->ne[0] > 1024) return "head_dim beyond 1024";
   if (k->ne[2] < 1 || q->ne[2] % k->ne[2] || k->ne[2] != v->ne[2] || k->ne[1] != v->ne[1]) return "head counts do not fit";
   if (q->ne[3] != k->ne[3] || q->ne[3] != v->ne[3]) return "stream counts do not fit";
   for (int i = 1; i < 4; ++i)
-    if (q->nb[i] % 4 || k->nb[i] % size_of(k->type) || v->nb[i] % size_of(v->type)) return "odd strides";
+    if (q->nb[i] % 4 || k->nb[i] % unit_bytes(k->type) || v->nb[i] % unit_bytes(v->type)) return "odd strides";
   if (!mask) {
     if (q->ne[1] != 1) return "no mask: every row sees every key";
   } else {
@@ -59,18 +62,24 @@ Claim claim_of(const Tensor& op, bool own_buffers, const char** why) {
   const bool to_cache = op.view_src && own_buffer(op) && is_cache_name(op.view_src->name);
   if (!to_cache) return Claim::none;
   if (op.op == o.set_rows && !taken(op.type)) {  // then the scheduler does not even ask about attention
-    *why = kQuantised;
+    *why = kType;
+    return Claim::none;
+  }
+  if (op.op == o.set_rows && !written(op.type)) {
+    *why = kNoQuantiser;
     return Claim::none;
   }
   if (op.op == o.set_rows && op.src[0] && op.src[1]) {
     const Tensor &from = *op.src[0], &index = *op.src[1];
     const bool fits = from.type == type_f32 && from.nb[0] == 4 && taken(op.type) &&
                       (index.type == type_i64 || index.type == type_i32) && from.ne[2] == 1 && from.ne[3] == 1 &&
-                      op.nb[0] == size_of(op.type) && cache_of(op) && op.view_offs == 0 &&
+                      op.nb[0] == unit_bytes(op.type) && cache_of(op) && op.view_offs == 0 &&
                       op.ne[0] == op.view_src->ne[0] && op.nb[1] == op.view_src->nb[1];
     if (fits) return Claim::write_rows;
   }
-  if (op.op == o.rope && op.src[0] && taken(op.type) && cache_of(op)) return Claim::rotate;
+  // A context shift rotates in place; quantised keys are rotated as floats and copied back.
+  const bool shifts = op.op == o.rope || (op.op == o.cpy && taken(op.type) && is_quantised(dtype_of(op.type)));
+  if (shifts && op.src[0] && taken(op.type) && cache_of(op)) return Claim::rotate;
   return Claim::none;
 }
 

@@ -308,9 +308,9 @@ class Task {
     std::int32_t cells[kBlockTiles][kTileKeys];
     const bool any = avx512::grad::find_seen(a_, kv_head_, first_tile, tiles_here_, cells);
     for (int t = 0; any && t < tiles_here_; ++t) {
-      if (f_.kv == Dtype::f32)
+      if (f_.k_type == Dtype::f32)
         lay_out<Dtype::f32>(cells[t], t);
-      else if (f_.kv == Dtype::f16)
+      else if (f_.k_type == Dtype::f16)
         lay_out<Dtype::f16>(cells[t], t);
       else
         lay_out<Dtype::bf16>(cells[t], t);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // op attend over lane16 caches: the code of kernel/cpu/lane16 with this architecture's vectors.
+#include "kernel/cpu/avx2/quant.h"
 #include "kernel/cpu/avx2/vec.h"
 
 #include "kernel/cpu/lane16/attend.inc"

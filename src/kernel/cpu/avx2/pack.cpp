@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // op pack on AVX2: the lane16 layouts. Eight cells that fill a quarter of a tile go through an 8 x 8
 // transpose of f32 (keys); single cells are scattered. Values are converted row by row.
+#include "kernel/cpu/avx2/quant.h"
 #include "kernel/cpu/avx2/vec.h"
+#include "kernel/cpu/lane16/raw_type.inc"
 
 #include "kernel/kernel.h"
 #include "op/pack.h"
@@ -15,6 +17,7 @@ using Role = op::Pack::Role;
 // Channels [d, d + 8) of a raw row as f32, zeros past the row's end; any dim.
 template <Dtype T>
 F channels(const char* row, int64_t d, int64_t dim) {
+  if constexpr (kQuantised<T>) return quantised<T>(row, d);
   if constexpr (T == Dtype::f32) return load_some(reinterpret_cast<const float*>(row) + d, dim - d);
   if constexpr (T == Dtype::f16) return load_some(reinterpret_cast<const uint16_t*>(row) + d, dim - d);
   return load_bf16_some(reinterpret_cast<const uint16_t*>(row) + d, dim - d);
@@ -39,13 +42,12 @@ bool eight_together(const Args& a, int64_t i) {
 template <Dtype T, class S>
 void pack(const Args& a) {
   const int64_t dim = a.dim, wide = (dim + 31) / 32 * 32;
-  const int64_t bytes = T == Dtype::f32 ? 4 : 2;
   for (int64_t i = 0; i < a.n;) {
     const bool eight = a.role == Role::key && eight_together(a, i);
     const int64_t cell = target(a, i);
     for (int h = 0; h < a.heads; ++h) {
       S* block = static_cast<S*>(a.packed) + (cell / kTileKeys * a.heads + h) * wide * kTileKeys;
-      const char* row = static_cast<const char*>(a.raw) + (h * a.head + source(a, i) * a.cell) * bytes;
+      const char* row = static_cast<const char*>(a.raw) + raw_bytes(T, h * a.head + source(a, i) * a.cell);
       const int64_t in_tile = cell % kTileKeys;
       if (a.role == Role::value) {
         // Padding channels are zeros already; writing zeros there again does no harm.
@@ -58,7 +60,7 @@ void pack(const Args& a) {
         if (eight) {
           F x[8];
           for (int j = 0; j < 8; ++j)
-            x[j] = channels<T>(static_cast<const char*>(a.raw) + (h * a.head + source(a, i + j) * a.cell) * bytes, d, dim);
+            x[j] = channels<T>(static_cast<const char*>(a.raw) + raw_bytes(T, h * a.head + source(a, i + j) * a.cell), d, dim);
           transpose(x);
           for (int c = 0; c < n; ++c) put(to + (d + c) * 16, x[c]);
         } else {
@@ -85,11 +87,7 @@ const char* why_not(const Args& a, int) {
 }
 
 void run(const Args& a, int, int, int, void*, void*) {
-  switch (a.dtype) {
-    case Dtype::f32: return pack_as<Dtype::f32>(a);
-    case Dtype::f16: return pack_as<Dtype::f16>(a);
-    case Dtype::bf16: return pack_as<Dtype::bf16>(a);
-  }
+  with_type(a.dtype, [&]<Dtype T>() { pack_as<T>(a); });
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Side data of a key cache: the code of kernel/cpu/lane16 with this architecture's vectors.
+#include "kernel/cpu/avx2/quant.h"
 #include "kernel/cpu/avx2/side_vec.h"
 
 #include "kernel/cpu/lane16/side_scores.inc"

@@ -38,6 +38,12 @@ static inline float sum(F x) {
   y = _mm_add_ps(y, _mm_movehl_ps(y, y));
   return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
 }
+// Lane i: the sum of x[i] over its lanes; what was in x is gone.
+static inline F sums(F* x) {
+  for (int i = 0; i < 4; ++i) x[i] = _mm256_hadd_ps(x[2 * i], x[2 * i + 1]);
+  for (int i = 0; i < 2; ++i) x[i] = _mm256_hadd_ps(x[2 * i], x[2 * i + 1]);
+  return _mm256_add_ps(_mm256_permute2f128_ps(x[0], x[1], 0x20), _mm256_permute2f128_ps(x[0], x[1], 0x31));
+}
 static inline float largest(F x) {
   __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   y = _mm_max_ps(y, _mm_movehl_ps(y, y));

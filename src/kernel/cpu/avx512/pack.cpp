@@ -56,12 +56,11 @@ bool fills_half(const Args& a, int64_t i) {
 
 template <Dtype T, PackFormat F>
 void pack_all(const Args& a) {
-  const int64_t bytes = T == Dtype::f32 ? 4 : 2;
   const int64_t block_bytes = padded_dim(a.dim) * kTileKeys * (F == PackFormat::lane16_f32 ? 4 : 2);
   const int64_t half_bytes = block_bytes / 2;
   const auto row = [&](int64_t i, int h) {
     const int64_t cell = a.from ? a.from[i] : a.first + i;
-    return static_cast<const char*>(a.raw) + (h * a.head + cell * a.cell) * bytes;
+    return static_cast<const char*>(a.raw) + raw_bytes(T, h * a.head + cell * a.cell);
   };
   for (int64_t i = 0; i < a.n;) {
     const bool half = fills_half(a, i);
@@ -85,11 +84,7 @@ void pack_all(const Args& a) {
 
 template <PackFormat F>
 void pack_from(const Args& a) {
-  switch (a.dtype) {
-    case Dtype::f32: return pack_all<Dtype::f32, F>(a);
-    case Dtype::f16: return pack_all<Dtype::f16, F>(a);
-    case Dtype::bf16: return pack_all<Dtype::bf16, F>(a);
-  }
+  with_type(a.dtype, [&]<Dtype T>() { pack_all<T, F>(a); });
 }
 
 int tasks(const Args&, int, int) { return 1; }  // callers slice the cells

@@ -34,6 +34,19 @@ static inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 // The larger; b if either is NaN.
 static inline F max(F a, F b) { return _mm512_max_ps(a, b); }
 static inline float sum(F x) { return _mm512_reduce_add_ps(x); }
+// Lane i: the sum of x[i] over its lanes; what was in x is gone.
+static inline F sums(F* x) {
+  for (int i = 0; i < 8; ++i)
+    x[i] = _mm512_add_ps(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
+  for (int i = 0; i < 4; ++i) {
+    const __m512d a = _mm512_castps_pd(x[2 * i]), b = _mm512_castps_pd(x[2 * i + 1]);
+    x[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+  }
+  for (int n = 2; n > 0; n /= 2)
+    for (int i = 0; i < n; ++i)
+      x[i] = _mm512_add_ps(_mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0x88), _mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0xdd));
+  return x[0];
+}
 static inline float largest(F x) { return _mm512_reduce_max_ps(x); }
 
 static inline bool none_above(F x, F bound) { return _mm512_cmp_ps_mask(x, bound, _CMP_NLE_UQ) == 0; }  // NaN is above

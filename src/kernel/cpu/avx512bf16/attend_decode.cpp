@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // op attend for few rows: bound by reading the cache once, at the memory's speed.
 //   phase 0  task = chunk of a list's tiles, all heads of the list inside: the packed cache is one
-//            stream. The rows of a KV head's group share every loaded vector.
+//            stream. The rows of a KV head's group share every loaded vector. A cache without a packed
+//            copy is read where it lies.
 //   phase 1  task = query head: partial (m, l, acc) of the chunks are merged in their order.
 // The chunks depend on the lists alone, so neither workers nor their order change the result.
+#include "kernel/cpu/avx512/quant.h"
+#include "kernel/cpu/avx512/vec.h"
 #include "kernel/cpu/avx512bf16/micro.h"
-#include "kernel/cpu/avx512bf16/raw_rows.h"
+#include "kernel/cpu/lane16/raw_rows.inc"
 #include "kernel/kernel.h"
 
 namespace lacuna::kernel::avx512bf16 {
 namespace {
 
 using Args = op::Attend::Args;
+using avx512::reads_in_place;
+using avx512::TileRows;
+
+bool is_raw(const Args& a, int64_t tile) { return reads_in_place(a) || tile >= a.runs.first_gathered; }
 
 constexpr int kMaxRows = 8;
 constexpr int kMaxChunks = 64, kMinChunkTiles = 4;         // a list shared by all heads
@@ -83,7 +90,7 @@ struct Group {
   int kv_head;
   int first;         // row number: head * n_rows + i; the others follow
   const int32_t* q;  // [pairs][rows]
-  const float* q32;  // [rows][padded(dk)], for gathered tiles
+  const float* q32;  // [rows][padded(dk)], for raw tiles
 };
 
 struct Scratch {
@@ -92,7 +99,7 @@ struct Scratch {
   uint16_t* p;  // [kRows][kStep]
   float* l;     // [hq * n_rows][16]
   float* acc;   // [dv]
-  float* q32;   // [hq * n_rows][padded(dk)]; null without gathered tiles
+  float* q32;   // [hq * n_rows][padded(dk)]; null without raw tiles
   size_t bytes;
   Scratch(const Args& a, void* base) {
     char* const at = static_cast<char*>(base);  // null: only the size is asked for
@@ -108,7 +115,7 @@ struct Scratch {
     l = reinterpret_cast<float*>(take(rows * 64));
     acc = reinterpret_cast<float*>(take(padded(a.dv) * 4));
     q = reinterpret_cast<int32_t*>(take(rows * padded(a.dk) * 2));
-    q32 = a.runs.slots ? reinterpret_cast<float*>(take(rows * padded(a.dk) * 4)) : nullptr;
+    q32 = a.runs.slots || reads_in_place(a) ? reinterpret_cast<float*>(take(rows * padded(a.dk) * 4)) : nullptr;
     bytes = static_cast<size_t>(used);
   }
 };
@@ -158,22 +165,22 @@ void attend_tile(const Args& a, const Group& g, const Blocks& b, float scale, fl
     pv_tiles<R, 2, true>(x.p, &b.v, d * 64, 1, acc + g.first * dv + d, dv, b.next_k + d * 64);
 }
 
-// A gathered tile; `next`: the tile and KV head that follow, if that is a gathered tile too.
-struct Gathered {
+// A raw tile; `next`: the tile and KV head that follow, if that is a raw tile too.
+struct Raw {
   int32_t tile, next_tile;
   int next_head;
   const uint32_t* words;
 };
 
 template <int R>
-void attend_gathered(const Args& a, const Group& g, const Gathered& b, float scale, float unit, float* m, float* acc, Scratch& x) {
+void attend_raw(const Args& a, const Group& g, const Raw& b, float scale, float unit, float* m, float* acc, Scratch& x) {
   const int64_t dv = padded(a.dv);
-  RawRows keys, values, next;
-  key_rows(a, b.tile, g.kv_head, keys);
-  value_rows(a, b.tile, g.kv_head, values);
-  const bool more = b.next_tile >= a.runs.first_gathered;
-  if (more) key_rows(a, b.next_tile, b.next_head, next);
-  with_type(a.kv, [&]<Dtype T>() { qk_rows<R, T>(g.q32, keys, a.dk, x.s, &values); });
+  TileRows keys, values, next;
+  avx512::key_rows(a, b.tile, g.kv_head, keys);
+  avx512::value_rows(a, b.tile, g.kv_head, values);
+  const bool more = b.next_tile >= 0 && is_raw(a, b.next_tile);
+  if (more) avx512::key_rows(a, b.next_tile, b.next_head, next);
+  avx512::with_type(a.k_type, [&]<Dtype T>() { avx512::qk_rows<R, T>(g.q32, padded(a.dk), keys, a.dk, x.s, kStep, &values); });
   for (int r = 0; r < R; ++r) {
     const int row = g.first + r;
     const uint32_t visible = b.words ? b.words[row % a.n_rows] : ~0u;
@@ -181,19 +188,21 @@ void attend_gathered(const Args& a, const Group& g, const Gathered& b, float sca
     if (!raw_scores(a)) finish_scores(a, row / a.n_rows, row % a.n_rows, scale, &b.tile, 1, s);
     softmax_step(s, &visible, 1, unit, dv, m[row], x.l + row * 16, acc + row * dv, x.p + r * kStep);
     for (int i = 0; i < kTileKeys; i += 16)
-      _mm512_store_ps(s + i, channels<Dtype::bf16>(reinterpret_cast<const char*>(x.p + r * kStep + i), 0, 16));
+      _mm512_store_ps(s + i, avx512::load_bf16(x.p + r * kStep + i));
   }
-  with_type(a.kv, [&]<Dtype T>() { pv_rows<R, T>(x.s, values, a.dv, acc + g.first * dv, dv, more ? &next : nullptr); });
+  avx512::with_type(a.v_type, [&]<Dtype T>() {
+    avx512::pv_rows<R, T>(x.s, kStep, values, a.dv, acc + g.first * dv, dv, more ? &next : nullptr);
+  });
 }
 
 using AttendTile = void (*)(const Args&, const Group&, const Blocks&, float, float, float*, float*, Scratch&);
 constexpr AttendTile kAttendTile[kRows + 1] = {
     nullptr,        attend_tile<1>, attend_tile<2>, attend_tile<3>, attend_tile<4>,
     attend_tile<5>, attend_tile<6>, attend_tile<7>, attend_tile<8>};
-using AttendGathered = void (*)(const Args&, const Group&, const Gathered&, float, float, float*, float*, Scratch&);
-constexpr AttendGathered kAttendGathered[kRows + 1] = {
-    nullptr,            attend_gathered<1>, attend_gathered<2>, attend_gathered<3>, attend_gathered<4>,
-    attend_gathered<5>, attend_gathered<6>, attend_gathered<7>, attend_gathered<8>};
+using AttendRaw = void (*)(const Args&, const Group&, const Raw&, float, float, float*, float*, Scratch&);
+constexpr AttendRaw kAttendRaw[kRows + 1] = {
+    nullptr,            attend_raw<1>, attend_raw<2>, attend_raw<3>, attend_raw<4>,
+    attend_raw<5>, attend_raw<6>, attend_raw<7>, attend_raw<8>};
 
 void run_chunk(const Args& a, int task, void* scratch, void* shared) {
   const int chunks = chunks_of(a), chunk = task % chunks, list = task / chunks;
@@ -234,13 +243,13 @@ void run_chunk(const Args& a, int task, void* scratch, void* shared) {
       const bool last = r + n >= row_end;
       const int next_head = last ? head_begin / group : (r + n) / a.n_rows / group;
       const int32_t following = last ? next_tile : b.tile;
-      if (b.tile >= a.runs.first_gathered) {
-        kAttendGathered[n](a, g, {b.tile, last && walk.done() ? -1 : following, next_head, b.words}, scale, unit, m, acc, x);
+      if (is_raw(a, b.tile)) {
+        kAttendRaw[n](a, g, {b.tile, last && walk.done() ? -1 : following, next_head, b.words}, scale, unit, m, acc, x);
         continue;
       }
       b.k = block_of(a.packed_k, b.tile, g.kv_head);
       b.v = block_of(a.packed_v, b.tile, g.kv_head);
-      b.next_k = following < a.runs.first_gathered ? block_of(a.packed_k, following, next_head) : b.k;
+      b.next_k = !is_raw(a, following) ? block_of(a.packed_k, following, next_head) : b.k;
       kAttendTile[n](a, g, b, scale, unit, m, acc, x);
     }
   }
@@ -285,7 +294,7 @@ const char* why_not(const Args& a, int) {
   if (a.n_rows > kMaxRows) return "more than 8 query rows: the kernel for many rows is faster";
   if (a.n_rows > a.runs.block_q) return "the rows are cut into several blocks";
   if (a.pv_skip) return "tiles left out by their weight: a kernel for many rows does that";
-  return why_not_common(a);
+  return why_not_common(a, reads_in_place(a));
 }
 
 int tasks(const Args& a, int phase, int) { return phase == 0 ? chunks_of(a) * a.runs.heads : a.hq; }

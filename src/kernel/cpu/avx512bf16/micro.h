@@ -205,9 +205,9 @@ static inline void finish_row(const op::Attend::Args& a, int head, int row, floa
 }
 
 // What both kernels can take; null = everything.
-static inline const char* why_not_common(const op::Attend::Args& a) {
+static inline const char* why_not_common(const op::Attend::Args& a, bool in_place = false) {
   if (a.precision == Precision::high) return "precision is high: bf16 would round K and V";
-  if (a.packed_k.format != PackFormat::pair16_bf16 || a.packed_v.format != PackFormat::pair16_bf16)
+  if (!in_place && (a.packed_k.format != PackFormat::pair16_bf16 || a.packed_v.format != PackFormat::pair16_bf16))
     return "K and V are not packed as pair16_bf16";
   if (a.dk < 16 || a.dk > 256 || a.dk % 8 || a.dv < 16 || a.dv > 256 || a.dv % 8)
     return "head_dim must be a multiple of 8 between 16 and 256";

@@ -146,16 +146,19 @@ const char* attend_why_not(const Args& a) {
   if (a.hkv < 1 || a.hq % a.hkv != 0) return "query heads must be a multiple of KV heads";
   if (a.hq > 65535) return "more than 65535 query heads";
   if (a.pv_skip) return "tiles left out by their weight";
+  if (a.k_type != a.v_type || is_quantised(a.k_type)) return "K and V must both be f32, f16 or bf16";
   return nullptr;
 }
 
 const char* attend(const Args& a, void* stream) {
   if (a.n_rows < 1 || a.hq < 1) return nullptr;
   const auto to = static_cast<cudaStream_t>(stream);
-  switch (a.kv) {
+  switch (a.k_type) {
     case Dtype::f32: start<F32>(a, to); break;
     case Dtype::f16: start<F16>(a, to); break;
     case Dtype::bf16: start<Bf16>(a, to); break;
+    case Dtype::q8_0:
+    case Dtype::q4_0: break;  // refused above
   }
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
