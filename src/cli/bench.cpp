@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna bench: the time of one attention call, K and V packed as a host keeps them, the selection
 // already lowered. What packing and lowering cost stands beside it. With a peer, both run in turns. An attend_grad case
-// is timed in turns with its forward.
+// is timed in turns with its forward. A choose case is a whole method at work, in turns with dense (cli/choosing.h).
 #include "cli/bench.h"
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/case_options.h"
+#include "cli/choosing.h"
 #include "cli/grad_problem.h"
 #include "cli/roofline.h"
 #include "cli/verbs.h"
@@ -333,10 +334,53 @@ nlohmann::ordered_json as_json(const Case& c, const Outcome& o) {
   return j;
 }
 
+// A choose case has figures of its own.
+void print(const Case& c, const Choosing& o) {
+  fmt::print("{}\n", c.line());
+  const Spread share = spread(o.share), dense = spread(o.dense);
+  fmt::print("  {} {:>9} %   ({:.1f} .. {:.1f})  of dense attention, {} ms; density {:.3f}\n", bold(fmt::format("{:<21}", "choosing takes")),
+             bold(fmt::format("{:.1f}", 100 * share.median)), 100 * share.min, 100 * share.max, ms(dense.median), o.density);
+  fmt::print("  {}\n", dim(fmt::format("estimate {} ms, budget {} ms, side data {} ms; attend {} ms by {}; {} rounds", ms(spread(o.estimate).median),
+                                       ms(spread(o.budget).median), ms(spread(o.side).median), ms(spread(o.attend).median), o.kernel,
+                                       o.share.size())));
+  if (!o.note.empty()) fmt::print("  {}\n", dim(o.note));
+  std::fflush(stdout);
+}
+
+nlohmann::ordered_json as_json(const Case& c, const Choosing& o) {
+  const auto times = [](const std::vector<double>& seconds) {
+    const Spread s = spread(seconds);
+    return nlohmann::ordered_json{{"median", s.median * 1e3}, {"min", s.min * 1e3}, {"max", s.max * 1e3}};
+  };
+  const Spread share = spread(o.share);
+  return {{"case", c.line()},
+          {"kernel", o.kernel},
+          {"share_of_dense", {{"median", share.median}, {"min", share.min}, {"max", share.max}}},
+          {"estimate_ms", times(o.estimate)},
+          {"budget_ms", times(o.budget)},
+          {"side_ms", times(o.side)},
+          {"attend_ms", times(o.attend)},
+          {"dense_ms", times(o.dense)},
+          {"density", o.density},
+          {"attended_pairs", o.attended_pairs},
+          {"rounds", o.share.size()},
+          {"note", o.note}};
+}
+
+// Prints and keeps what a case took.
+template <class Measured>
+Status record(const Case& c, const Result<Measured>& outcome, bool speak, Progress& progress, nlohmann::ordered_json& cases) {
+  progress.clear();
+  if (!outcome.ok()) return outcome.error();
+  if (speak) print(c, outcome.value());
+  cases.push_back(as_json(c, outcome.value()));
+  return {};
+}
+
 }  // namespace
 
 int verb_bench(int argc, char** argv) {
-  CLI::App app("Times op attend, its gradients and what estimates need, alone or against a peer.", "bench");
+  CLI::App app("Times op attend, its gradients, what estimates need and what choosing costs, alone or against a peer.", "bench");
   CaseOptions options;
   options.add_to(app);
   std::string peer;
@@ -364,18 +408,24 @@ int verb_bench(int argc, char** argv) {
     progress.update(done++);
     try {
       const bool with_peer = !peer.empty() && c.op == "attend";
-      auto outcome = c.op == "attend"        ? bench_attend(c, with_peer, runs, roofline)
-                     : c.op == "attend_grad" ? bench_grad(c, runs, roofline)
-                                             : bench_strided(c, runs, roofline);
-      progress.clear();
-      if (!outcome.ok()) return bad_input(fmt::format("{}: {}", outcome.error().what, c.line()));
+      auto& to = document["cases"];
+      Status done_well;
       if (c.op == "attend") {
-        double& whole = dense[unselected(c).line()];
-        if (is_dense(c)) whole = outcome.value().ours.median;
-        else outcome.value().dense = whole;
+        auto outcome = bench_attend(c, with_peer, runs, roofline);
+        if (outcome.ok()) {
+          double& whole = dense[unselected(c).line()];
+          if (is_dense(c)) whole = outcome.value().ours.median;
+          else outcome.value().dense = whole;
+        }
+        done_well = record(c, outcome, speak, progress, to);
+      } else if (c.op == "attend_grad") {
+        done_well = record(c, bench_grad(c, runs, roofline), speak, progress, to);
+      } else if (c.op == "choose") {
+        done_well = record(c, measure_choosing(c, runs), speak, progress, to);
+      } else {
+        done_well = record(c, bench_strided(c, runs, roofline), speak, progress, to);
       }
-      if (speak) print(c, outcome.value());
-      document["cases"].push_back(as_json(c, outcome.value()));
+      if (!done_well.ok()) return bad_input(fmt::format("{}: {}", done_well.error().what, c.line()));
     } catch (const std::bad_alloc&) {
       return bad_input(fmt::format("out of memory: {}", c.line()));
     }

@@ -16,7 +16,7 @@
 namespace lacuna::cli {
 namespace {
 
-const std::vector<std::string> kOps = {"attend", "attend_grad", "strided_scores"};
+const std::vector<std::string> kOps = {"attend", "attend_grad", "strided_scores", "choose"};
 const std::vector<std::string> kCommonKeys = {"b",  "hq",      "hkv",  "nq",        "nkv",    "d",
                                               "kv", "threads", "seed", "precision", "kernel", "machine"};
 const std::vector<std::string> kAttendKeys = {"layout", "keep", "block", "window", "sink", "dv", "v", "softcap"};
@@ -51,7 +51,7 @@ Status one_of(std::string_view key, std::string_view text, const std::vector<std
 
 std::vector<std::string> kernel_names(std::string_view op) {
   std::vector<std::string> names;
-  if (op == "attend")
+  if (op == "attend" || op == "choose")
     for (const auto* k : kernel::attend_list) names.emplace_back(k->name);
   else if (op == "attend_grad")
     for (const auto* k : kernel::attend_grad_list) names.emplace_back(k->name);
@@ -64,7 +64,7 @@ Status set(Case& c, std::string_view key, std::string_view text) {
   constexpr std::int64_t kMany = std::int64_t{1} << 22;
   std::size_t which = 0;
   std::int64_t n = 0;
-  const bool attend = c.attends();
+  const bool attend = c.attends(), strided = c.op == "strided_scores", choose = c.op == "choose";
   if (key == "b") return whole(key, text, 1, 64, c.b);
   if (key == "hq") return whole(key, text, 1, 512, c.hq);
   if (key == "hkv") return whole(key, text, 1, 512, c.hkv);
@@ -101,7 +101,12 @@ Status set(Case& c, std::string_view key, std::string_view text) {
     c.kernel = text;
     return {};
   }
-  if (!attend && key == "stride") {
+  if (choose && key == "method") {
+    c.method = text;
+    return {};
+  }
+  if (choose && key == "chunk") return whole(key, text, 2, kMany, c.chunk);
+  if (strided && key == "stride") {
     LACUNA_CHECK(one_of(key, text, {"1", "2", "4", "8", "16"}, which));
     c.stride = std::int64_t{1} << which;
     return {};
@@ -123,7 +128,9 @@ Status set(Case& c, std::string_view key, std::string_view text) {
   if (attend && key == "sink") return whole(key, text, 0, kMany, c.sink);
   if (attend && key == "dv") return whole(key, text, 0, 1024, c.dv);
 
-  std::vector<std::string> keys = attend ? kAttendKeys : std::vector<std::string>{"stride"};
+  std::vector<std::string> keys = attend    ? kAttendKeys
+                                  : choose ? std::vector<std::string>{"method", "chunk"}
+                                           : std::vector<std::string>{"stride"};
   keys.insert(keys.end(), kCommonKeys.begin(), kCommonKeys.end());
   const std::string near = nearest(key, keys);
   return unknown_name(fmt::format("{} has no key '{}'{}; it takes {}", c.op, key,
@@ -149,6 +156,7 @@ Status check(const Case& c) {
                                     name_of(c.kv), name_of(c.v_type())));
   if (c.layout != Layout::closed && (c.window || c.sink))
     return bad_argument("window and sink belong to layout=closed; leave them out or change the layout");
+  if (c.op == "choose" && c.b > 1) return bad_argument(fmt::format("b={}: choose takes one sequence, b=1", c.b));
   if (c.window && c.keep < 1) return bad_argument("window and keep both set the window; give one of them");
   const double bytes = 8.0 * static_cast<double>(c.d) *
                        static_cast<double>(c.nq * c.hq + c.nkv * c.hkv * 2);
@@ -171,6 +179,8 @@ std::string Case::line() const {
     if (layout == Layout::block || layout == Layout::pages) s += fmt::format(" block={}", block);
     if (window) s += fmt::format(" window={}", window);
     if (sink) s += fmt::format(" sink={}", sink);
+  } else if (op == "choose") {
+    s += fmt::format(" method={} chunk={}", method, chunk);
   } else {
     s += fmt::format(" stride={}", stride);
   }
@@ -199,7 +209,7 @@ Result<Case> parse_case(std::string_view line, const CaseDefaults& defaults) {
     at = end;
   }
   Case c;
-  if (words.empty()) return bad_argument("an empty case; it begins with an op: attend, attend_grad or strided_scores");
+  if (words.empty()) return bad_argument("an empty case; it begins with attend, attend_grad, strided_scores or choose");
   std::size_t which = 0;
   if (auto op = one_of("op", words[0], kOps, which); !op.ok()) return op.error();
   c.op = words[0];

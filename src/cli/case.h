@@ -6,6 +6,9 @@
 //   attend_grad hq=32 hkv=8 nq=2048 nkv=2048 d=128 kv=f32 threads=2
 //   attend hq=32 hkv=8 nq=1 nkv=32768 d=128 kv=q8_0 v=q4_0
 //   strided_scores stride=8 hq=9 hkv=3 nq=512 nkv=2048 d=64
+//   choose method=xattention chunk=512 hq=9 hkv=3 nq=8192 nkv=8192 d=64
+//
+// `choose` is no op: it is a method's choosing, for bench alone.
 #pragma once
 
 #include <cstdint>
@@ -38,6 +41,9 @@ struct Case {
   double softcap = 0;        // 0 = none
   // strided_scores
   std::int64_t stride = 8;
+  // choose
+  std::string method = "xattention";  // a spec
+  std::int64_t chunk = 512;           // rows of a call
   // all: the rows are the last nq of nkv positions
   std::int64_t b = 1, hq = 32, hkv = 8, nq = 512, nkv = 2048, d = 128;
   Dtype kv = Dtype::f16;

@@ -275,6 +275,9 @@ int verb_check(int argc, char** argv) {
   auto cases = options.read("smoke_");
   if (!cases.ok()) return bad_input(cases.error().what);
 
+  for (const Case& c : cases.value())
+    if (c.op == "choose") return bad_input(fmt::format("check compares kernels; a choose case is for bench: {}", c.line()));
+
   const bool speak = !options.json.on_stdout();
   nlohmann::ordered_json document = {{"machine", describe(detect_features())}, {"cases", nlohmann::ordered_json::array()}};
   std::int64_t checked = 0, failed = 0, done = 0;

@@ -33,6 +33,9 @@ struct StridedScores {
 
     std::int64_t m_rows() const { return (n_rows + stride - 1) / stride; }
     std::int64_t n_cols() const { return (n_keys + stride - 1) / stride; }
+    // A row of scores that kernels write quickly: whole cache lines, an odd number of them, so that rows share no
+    // cache set.
+    std::int64_t good_row() const { return ((n_cols() + 15) / 16 | 1) * 16; }
     std::int64_t causal_end(std::int64_t m) const {
       if (first_key_of_row0 < 0) return n_cols();
       const std::int64_t end = first_key_of_row0 / stride + m + 1;

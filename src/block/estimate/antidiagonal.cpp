@@ -34,7 +34,7 @@ const float* antidiagonal_mass(const Antidiagonal& a, Context& context) {
   s.q_head = a.q_head;
   s.q_row = a.q_row;
   s.packed_k = a.packed_k;
-  s.score_row = (s.n_cols() + 15) / 16 * 16;
+  s.score_row = s.good_row();
   const float factor = a.scale / (static_cast<float>(a.stride) * a.norm);
 
   // As many row blocks at a time as the scores of all heads have room for.

@@ -67,7 +67,7 @@ void for_key_scores(const AttentionView& x, const FewRows& few, Context& context
   s.first_cell = keys.first_cell;
   s.q_head = few.q_head;
   s.q_row = few.q_row;
-  s.score_row = (s.n_keys + 15) / 16 * 16;
+  s.score_row = s.good_row();
   s.first_key_of_row0 = few.first_key;
   for_wanted_groups(x, wanted, kScoreFloats / (std::int64_t{group} * few.rows * s.score_row),
                     [&](std::int32_t first, std::int32_t heads, std::int32_t kv, std::int32_t kv_heads) {
