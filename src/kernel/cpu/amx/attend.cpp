@@ -19,13 +19,14 @@
 namespace lacuna::kernel::amx {
 namespace {
 
-constexpr int kCopyRows = 128;      // a span is copied for this many rows or more
-constexpr int kRowsAhead = 4;       // fetched while others are read or written
+constexpr int kCopyRows = 128;  // a span is copied for this many rows or more
+constexpr int kRowsAhead = 4;   // fetched while others are read or written
 
 template <class Tiles>
 class Task {
  public:
-  Task(const Args& a, const Split& split, int task, char* scratch) : a_(a), shape_(a), split_(split), scores_(a), scratch_(scratch) {
+  Task(const Args& a, const Split& split, int task, char* scratch)
+      : a_(a), shape_(a), split_(split), scores_(a), scratch_(scratch) {
     kv_head_ = task % a.hkv;
     const int first = task / a.hkv * split.strips;
     n_strips_ = split.per_kv - first < split.strips ? split.per_kv - first : split.strips;
@@ -126,7 +127,8 @@ class Task {
       for (int c = 0; c < shape_.channels; ++c) {
         const int left = resumes ? a_.dv - c * 16 : 0;
         const float* acc = resumes ? a_.resume.acc + state * a_.dv + c * 16 : nullptr;
-        _mm512_store_ps(x.acc_at(shape_, r, c), left > 0 ? _mm512_maskz_loadu_ps(first_lanes(left), acc) : _mm512_setzero_ps());
+        _mm512_store_ps(x.acc_at(shape_, r, c),
+                        left > 0 ? _mm512_maskz_loadu_ps(first_lanes(left), acc) : _mm512_setzero_ps());
       }
     }
   }
@@ -194,10 +196,10 @@ class Task {
   Strip strips_[kMaxStrips];
   char* scratch_;  // of the pipeline
   char* units_;
-  char* span_;    // a span's K and V, where they are copied or gathered
-  bool copies_;   // packed tiles too
+  char* span_;   // a span's K and V, where they are copied or gathered
+  bool copies_;  // packed tiles too
   int span_tiles_;
-  long v_step_;   // bytes
+  long v_step_;  // bytes
 };
 
 const char* why_not(const Args& a, int) {
@@ -207,9 +209,7 @@ const char* why_not(const Args& a, int) {
   return nullptr;
 }
 
-int tasks(const Args& a, int, int workers) {
-  return a.hkv * split_of(a, workers).tasks_per_kv();
-}
+int tasks(const Args& a, int, int workers) { return a.hkv * split_of(a, workers).tasks_per_kv(); }
 
 std::size_t scratch_bytes(const Args& a) {
   // How heads and blocks are shared out depends on the workers; what bounds it does not.

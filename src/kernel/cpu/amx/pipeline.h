@@ -23,7 +23,7 @@ namespace lacuna::kernel::amx {
 namespace {
 
 constexpr int kChunkTiles = 8;
-constexpr int kScoreSlots = 3;  // being stored, waiting, being weighed
+constexpr int kScoreSlots = 3;                          // being stored, waiting, being weighed
 constexpr int kScoreSlot = kUnitRows * kTileKeys + 32;  // floats; not 4 KB: same rows in different cache sets
 constexpr std::size_t kScoreBytes = sizeof(float) * kScoreSlots * kScoreSlot;
 constexpr std::size_t kWeightBytes = std::size_t{2} * kChunkTiles * kTileBytes;
@@ -35,7 +35,10 @@ class Pipeline {
  public:
   // v_step: bytes between the channel pairs of a tile's values.
   Pipeline(const Scores& scores, const Shape& shape, long v_step, char* scratch)
-      : scores_(scores), shape_(shape), v_step_(v_step), slots_(reinterpret_cast<float*>(scratch)),
+      : scores_(scores),
+        shape_(shape),
+        v_step_(v_step),
+        slots_(reinterpret_cast<float*>(scratch)),
         weights_(reinterpret_cast<std::uint16_t*>(scratch + kScoreBytes)),
         discard_(reinterpret_cast<float*>(scratch + kScoreBytes + kWeightBytes)) {
     nothing_pending();
@@ -43,18 +46,25 @@ class Pipeline {
 
   // A unit over n tiles, less those none of its rows sees (beyond the diagonal, say). Its rows are done after finish().
   void pass(const Unit& x, const Keys* keys, int n) {
-    Pass& now = passes_[turn_++ % kRing];
+    Pass& now = passes_[turn_ % kRing];
     now.x = x;
     now.n = 0;
     for (int i = 0; i < n; ++i)
       if (!keys[i].words || x.sees(keys[i].words)) now.keys[now.n++] = keys[i];
+    if (now.n == 0) return;
+    ++turn_;
     if (x.live <= kTileRows) return pass<1, 0>(now);
     switch (shape_.depth) {
-      case 1: return pass<2, 1>(now);
-      case 2: return pass<2, 2>(now);
-      case 4: return pass<2, 4>(now);
-      case 8: return pass<2, 8>(now);
-      default: return pass<2, 0>(now);
+      case 1:
+        return pass<2, 1>(now);
+      case 2:
+        return pass<2, 2>(now);
+      case 4:
+        return pass<2, 4>(now);
+      case 8:
+        return pass<2, 8>(now);
+      default:
+        return pass<2, 0>(now);
     }
   }
 
@@ -88,7 +98,8 @@ class Pipeline {
     std::uint16_t* weights;
     template <class W>
     [[gnu::always_inline]] void row(int r, W& w) const {
-      w.row(s + r * kTileKeys, W::kFromZero ? zero[r] : top[r], weights + r / kTileRows * kChunkTiles * (kTileBytes / 2) + r % kTileRows * kTileKeys);
+      w.row(s + r * kTileKeys, W::kFromZero ? zero[r] : top[r],
+            weights + r / kTileRows * kChunkTiles * (kTileBytes / 2) + r % kTileRows * kTileKeys);
     }
   };
   Weighing weighing() {
@@ -108,8 +119,10 @@ class Pipeline {
         continue;
       }
       prepare();
-      if (scores_.fast(step(weighed_).keys())) score_and_weigh<R, Depth, FastWeigher>();
-      else score_and_weigh<R, Depth, Weigher>();
+      if (scores_.fast(step(weighed_).keys()))
+        score_and_weigh<R, Depth, FastWeigher>();
+      else
+        score_and_weigh<R, Depth, Weigher>();
     }
   }
   template <int R, int Depth, class W>
@@ -120,8 +133,10 @@ class Pipeline {
     weighed(w.out_of_range());
   }
   void weigh_after() {
-    if (scores_.fast(step(weighed_).keys())) weigh_after<FastWeigher>();
-    else weigh_after<Weigher>();
+    if (scores_.fast(step(weighed_).keys()))
+      weigh_after<FastWeigher>();
+    else
+      weigh_after<Weigher>();
   }
   template <class W>
   void weigh_after() {
@@ -193,11 +208,16 @@ class Pipeline {
 
   // acc[r][c] += sum over the chunk of weight[r][j] * v[j][c], 32 channels at a time; and sum[r] += weight[r][j].
   void accumulate(const Unit& x) {
-    if (x.live <= kTileRows) accumulate<1, 0>(x);
-    else if (shape_.channels == 4) accumulate<2, 16>(x);
-    else if (shape_.channels == 8) accumulate<2, 8>(x);
-    else if (shape_.channels == 16) accumulate<2, 4>(x);
-    else accumulate<2, 0>(x);
+    if (x.live <= kTileRows)
+      accumulate<1, 0>(x);
+    else if (shape_.channels == 4)
+      accumulate<2, 16>(x);
+    else if (shape_.channels == 8)
+      accumulate<2, 8>(x);
+    else if (shape_.channels == 16)
+      accumulate<2, 4>(x);
+    else
+      accumulate<2, 0>(x);
     chunk_ = 0;
   }
   // Sums: rows that are added up beside the products with 32 channels; 0: before them.
@@ -227,7 +247,8 @@ class Pipeline {
       for (int i = 0; i < n; ++i, weights += kTileBytes / 2) {
         if (skips_[i]) continue;
         const auto add = [&](int quarter) __attribute__((always_inline)) {
-          for (int r = quarter * Sums / 4; r < (quarter + 1) * Sums / 4; ++r) sums[r] = add_weights(sums[r], weights + r * kTileKeys);
+          for (int r = quarter * Sums / 4; r < (quarter + 1) * Sums / 4; ++r)
+            sums[r] = add_weights(sums[r], weights + r * kTileKeys);
         };
         const char* v = values_[i] + c / 2 * v_step_;
         tiles_.template load<4>(p + i * kTileBytes, 64);
@@ -339,13 +360,13 @@ class Pipeline {
   float* discard_;          // where C tiles go that nobody waits for
   Pass passes_[kRing];
   Step steps_[kRing];
-  unsigned turn_ = 0;                // passes so far
+  unsigned turn_ = 0;                  // passes so far
   unsigned scored_ = 0, weighed_ = 0;  // steps so far
-  int chunk_ = 0;                    // steps weighed and not yet accumulated, their values,
+  int chunk_ = 0;                      // steps weighed and not yet accumulated, their values,
   const char* values_[kChunkTiles];
-  bool skips_[kChunkTiles] = {};     // and whether they are left out
-  float* pending_[4];     // where C tiles 0..3 must be stored before they are used again
-  long pending_stride_;   // bytes
+  bool skips_[kChunkTiles] = {};  // and whether they are left out
+  float* pending_[4];             // where C tiles 0..3 must be stored before they are used again
+  long pending_stride_;           // bytes
   Tiles tiles_;
 };
 

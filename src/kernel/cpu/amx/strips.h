@@ -16,14 +16,14 @@ namespace {
 using Args = op::Attend::Args;
 
 constexpr int kUnitRows = 2 * kTileRows;
-constexpr int kSpanTiles = 32;      // that are copied: 512 KB of K and V at head_dim 128
-constexpr int kInPlaceTiles = 16;   // that are read in place
-constexpr int kStackedRows = 256;   // most rows per strip where heads are stacked
-constexpr int kMaxStrips = 16;      // per task, where tiles are copied: that is what they share,
+constexpr int kSpanTiles = 32;                // that are copied: 512 KB of K and V at head_dim 128
+constexpr int kInPlaceTiles = 16;             // that are read in place
+constexpr int kStackedRows = 256;             // most rows per strip where heads are stacked
+constexpr int kMaxStrips = 16;                // per task, where tiles are copied: that is what they share,
 constexpr std::size_t kStateBytes = 1 << 20;  // and the most that their units may take in the L2 cache
-constexpr int kCopyHeads = 4;       // tiles are copied where this divides the KV heads
-constexpr int kTasksPerWorker = 4;  // tasks differ in length: leave something to balance with
-constexpr float kUnseen = -1e38f;   // top of a row that has seen nothing; finite, so that -inf - kUnseen is -inf
+constexpr int kCopyHeads = 4;                 // tiles are copied where this divides the KV heads
+constexpr int kTasksPerWorker = 4;            // tasks differ in length: leave something to balance with
+constexpr float kUnseen = -1e38f;  // top of a row that has seen nothing; finite, so that -inf - kUnseen is -inf
 constexpr float kNone = -__builtin_inff();
 
 // Sizes that follow from the head dimensions, in tiles of 1 KB.
@@ -39,13 +39,13 @@ struct Keys {
   const char* v;               // [channels / 2] pairs of B tiles, v_step bytes apart
   const std::uint32_t* words;  // of row 0 of the block; null: all rows see all keys
   std::int64_t first_cell;
-  bool last = false;           // of its list
+  bool last = false;  // of its list
 };
 
 // A row block of some query heads that share a list of tiles.
 struct Strip {
   int first_head, first_row, rows, stacked;
-  int first_unit;  // of the task's
+  int first_unit;            // of the task's
   const TileRun *run, *end;  // what is left of its list,
   std::int32_t tile;         // from this tile of `run` on; kNoTile: nothing
   Keys span[kSpanTiles];
@@ -61,14 +61,14 @@ Row stacked_row(const Strip& s, int i) { return {s.first_head + i / s.rows, s.fi
 // 32 stacked rows on their way through the tiles.
 struct Unit {
   const Strip* strip = nullptr;
-  int first = 0;  // of the strip's stacked rows
-  int live = 0;   // rows in use
-  char* q = nullptr;     // [2][depth] A tiles
-  float* acc = nullptr;  // [2][channels] C tiles
-  float* top = nullptr;  // [32] what weights are relative to, in base 2
+  int first = 0;          // of the strip's stacked rows
+  int live = 0;           // rows in use
+  char* q = nullptr;      // [2][depth] A tiles
+  float* acc = nullptr;   // [2][channels] C tiles
+  float* top = nullptr;   // [32] what weights are relative to, in base 2
   float* zero = nullptr;  // [32] what a FastWeigher makes of top
   float* most = nullptr;  // [32] largest base-2 logit so far, for pv_skip
-  float* sum = nullptr;  // [32][16] sum of weights in parts
+  float* sum = nullptr;   // [32][16] sum of weights in parts
 
   Unit() = default;
   Unit(const Strip& s, int u, const Shape& shape, char* at)
@@ -103,11 +103,11 @@ std::size_t span_bytes(const Shape& s) { return std::size_t{kSpanTiles} * (2 * s
 
 // How a call is cut into tasks.
 struct Split {
-  int rows = 0;    // of a full block
+  int rows = 0;  // of a full block
   int blocks = 0;
-  int heads = 1;   // query heads per strip
-  int per_kv = 0;  // strips of a KV head
-  int strips = 1;  // per task, at most
+  int heads = 1;                                                            // query heads per strip
+  int per_kv = 0;                                                           // strips of a KV head
+  int strips = 1;                                                           // per task, at most
   int units() const { return strips * ceil_div(heads * rows, kUnitRows); }  // per task, at most
   int tasks_per_kv() const { return ceil_div(per_kv, strips); }
 };

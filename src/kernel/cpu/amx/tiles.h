@@ -87,8 +87,7 @@ class EmulatedTiles {
   }
   template <int T>
   [[gnu::always_inline]] void store(void* to, long stride) {
-    for (int r = 0; r < kTileRows; ++r)
-      __builtin_memcpy(static_cast<char*>(to) + r * stride, tile_[T] + r * 64, 64);
+    for (int r = 0; r < kTileRows; ++r) __builtin_memcpy(static_cast<char*>(to) + r * stride, tile_[T] + r * 64, 64);
   }
   template <int T>
   [[gnu::always_inline]] void zero() {
@@ -120,8 +119,7 @@ class EmulatedTiles {
         }
       }
       __builtin_memcpy(sum, c + m * 64, 64);
-      for (int n = 0; n < 16; ++n)
-        sum[n] = normal_or_zero(normal_or_zero(sum[n]) + normal_or_zero(even[n] + odd[n]));
+      for (int n = 0; n < 16; ++n) sum[n] = normal_or_zero(normal_or_zero(sum[n]) + normal_or_zero(even[n] + odd[n]));
       __builtin_memcpy(c + m * 64, sum, 64);
     }
   }

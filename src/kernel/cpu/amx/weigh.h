@@ -46,9 +46,7 @@ constexpr float kLag = 8.0f;  // weights stay below 2^8: bf16 and f32 have room 
   return _mm512_sub_ps(one, _mm512_div_ps(_mm512_set1_ps(2.0f), _mm512_add_ps(e, one)));
 }
 
-[[gnu::always_inline]] static inline float exp2_of(float x) {
-  return _mm512_cvtss_f32(exp2_fine(_mm512_set1_ps(x)));
-}
+[[gnu::always_inline]] static inline float exp2_of(float x) { return _mm512_cvtss_f32(exp2_fine(_mm512_set1_ps(x))); }
 
 // 16 parts of a sum and 32 more weights.
 [[gnu::always_inline]] static inline __m512 add_weights(__m512 sum, const std::uint16_t* weights) {
@@ -87,7 +85,10 @@ struct FastWeigher {
   // Where 2^0 stands among 16-bit integers: near the lower end, so that 2^9 is there and 2^-54 too, which
   // stands for all that is less. A NaN, like all that is too high, converts to the least.
   static constexpr float kZero = 512 - 22 * kStep;
-  static float zero(float top) { return __builtin_fmaf(top, kStep, kZero); }
+  // Beyond 2^12 a float has no room for such steps: then all is out of range.
+  static float zero(float top) {
+    return __builtin_fabsf(top) <= 4096.0f ? __builtin_fmaf(top, kStep, kZero) : -__builtin_inff();
+  }
 
   __m512 factor;
   __m512i nearest = _mm512_setzero_si512();
@@ -100,17 +101,12 @@ struct FastWeigher {
     const __m512i x = _mm512_packs_epi32(low, high);  // by fours: 0-3, 16-19, 4-7, 20-23 ...
     nearest = _mm512_min_epi16(nearest, x);
     const __m512i z = _mm512_slli_epi16(x, 6);  // -z * 2^16
-#ifdef DEG2
-    const __m512i y = _mm512_sub_epi16(x, _mm512_mulhrs_epi16(_mm512_mulhi_epi16(z, z), _mm512_set1_epi16(176)));
-    constexpr int kMore = 88;
-#else
     const __m512i arc = _mm512_sub_epi16(_mm512_set1_epi16(1 << 14), _mm512_mulhi_epi16(z, z));
     const __m512i slope = _mm512_add_epi16(_mm512_mulhrs_epi16(z, _mm512_set1_epi16(-20)), _mm512_set1_epi16(176));
-    const __m512i y = _mm512_add_epi16(x, _mm512_mulhrs_epi16(arc, slope));
-    constexpr int kMore = 0;
-#endif
+    const __m512i y = _mm512_adds_epi16(x, _mm512_mulhrs_epi16(arc, slope));
     // Rounded to 2^7 steps per power of two.
-    __m512i p = _mm512_sub_epi16(_mm512_set1_epi16(0x3f80 + (static_cast<int>(kZero) - kMore) / 8), _mm512_mulhrs_epi16(y, _mm512_set1_epi16(1 << 12)));
+    __m512i p = _mm512_sub_epi16(_mm512_set1_epi16(0x3f80 + static_cast<int>(kZero) / 8),
+                                 _mm512_mulhrs_epi16(y, _mm512_set1_epi16(1 << 12)));
     p = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), p);
     _mm512_store_si512(weights, p);
   }
