@@ -119,7 +119,7 @@ class Pipeline {
         continue;
       }
       prepare();
-      if (scores_.fast(step(weighed_).keys()))
+      if (!skips_[chunk_] && scores_.fast(step(weighed_).keys()))
         score_and_weigh<R, Depth, FastWeigher>();
       else
         score_and_weigh<R, Depth, Weigher>();
@@ -133,7 +133,7 @@ class Pipeline {
     weighed(w.out_of_range());
   }
   void weigh_after() {
-    if (scores_.fast(step(weighed_).keys()))
+    if (!skips_[chunk_] && scores_.fast(step(weighed_).keys()))
       weigh_after<FastWeigher>();
     else
       weigh_after<Weigher>();

@@ -22,7 +22,7 @@ class Scores {
   float factor() const { return factor_; }
   bool skips() const { return a_.pv_skip != nullptr; }
   // Whether a tile is weighed by a FastWeigher: where no score is -inf as a rule. Only the row's list decides.
-  bool fast(const Keys& keys) const { return !keys.words && !a_.bias && !a_.pv_skip; }
+  bool fast(const Keys& keys) const { return !keys.words && !a_.bias; }
 
   // A unit's scores s[32][32] with a tile.
   void prepare(const Unit& x, float* s, const Keys& keys) const {
