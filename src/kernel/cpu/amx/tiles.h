@@ -49,6 +49,11 @@ struct HardwareTiles {
   [[gnu::always_inline]] void load(const void* from, long stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(T) : "memory");
   }
+  // The same for what will not be read again soon: what the first cache holds may stay there.
+  template <int T>
+  [[gnu::always_inline]] void stream(const void* from, long stride) {
+    asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(T) : "memory");
+  }
   template <int T>
   [[gnu::always_inline]] void store(void* to, long stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride), "i"(T) : "memory");
@@ -77,9 +82,12 @@ class EmulatedTiles {
       __builtin_memcpy(tile_[T] + r * 64, static_cast<const char*>(from) + r * stride, 64);
   }
   template <int T>
+  [[gnu::always_inline]] void stream(const void* from, long stride) {
+    load<T>(from, stride);
+  }
+  template <int T>
   [[gnu::always_inline]] void store(void* to, long stride) {
-    for (int r = 0; r < kTileRows; ++r)
-      __builtin_memcpy(static_cast<char*>(to) + r * stride, tile_[T] + r * 64, 64);
+    for (int r = 0; r < kTileRows; ++r) __builtin_memcpy(static_cast<char*>(to) + r * stride, tile_[T] + r * 64, 64);
   }
   template <int T>
   [[gnu::always_inline]] void zero() {
@@ -111,8 +119,7 @@ class EmulatedTiles {
         }
       }
       __builtin_memcpy(sum, c + m * 64, 64);
-      for (int n = 0; n < 16; ++n)
-        sum[n] = normal_or_zero(normal_or_zero(sum[n]) + normal_or_zero(even[n] + odd[n]));
+      for (int n = 0; n < 16; ++n) sum[n] = normal_or_zero(normal_or_zero(sum[n]) + normal_or_zero(even[n] + odd[n]));
       __builtin_memcpy(c + m * 64, sum, 64);
     }
   }
