@@ -20,31 +20,30 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 
 // One prompt in the layouts a host has, with room for its result.
 struct Prompt {
-  explicit Prompt(const Case& c) : hq(c.hq), hkv(c.hkv), d(c.d), dv(c.value_dim()), kv(c.kv) {
-    std::vector<float> keys;
-    make_up(hq, hkv, c.nq, c.nkv, d, c.seed, q, keys);
+  explicit Prompt(const Case& c) : hq(c.hq), hkv(c.hkv), d(c.d), dv(c.value_dim()), k_type(c.kv), v_type(c.v_type()) {
+    std::vector<float> some;
+    make_up(hq, hkv, c.nq, c.nkv, d, c.seed, q, some);
     Rng rng(c.seed + 1);
-    std::vector<float> values(static_cast<std::size_t>(c.nkv * hkv * dv));
-    for (float& x : values) x = static_cast<float>(rng.normal());
-    k = as_type(keys, kv);
-    v = as_type(values, kv);
+    some.resize(static_cast<std::size_t>(c.nkv * hkv * dv));
+    for (float& x : some) x = static_cast<float>(rng.normal());
+    k = as_type(some, k_type);
+    v = as_type(some, v_type);
     out.resize(static_cast<std::size_t>(c.nq * hq * dv));
   }
-  Tensor cache(std::vector<unsigned char>& of, std::int64_t cells, std::int64_t dim) const {
-    return token_major(of.data(), kv, 1, static_cast<int>(hkv), cells, static_cast<int>(dim));
-  }
+  Tensor keys(std::int64_t cells) { return token_major(k.data(), k_type, 1, static_cast<int>(hkv), cells, static_cast<int>(d)); }
+  Tensor values(std::int64_t cells) { return token_major(v.data(), v_type, 1, static_cast<int>(hkv), cells, static_cast<int>(dv)); }
   // Rows [first, first + rows) of nq, which see the first `cells` cells.
   AttendCall call(std::int64_t first, std::int64_t rows, std::int64_t cells) {
     AttendCall a;
     a.layer = kLayers - 1;
     a.q = token_major(q.data() + first * hq * d, Dtype::f32, 1, static_cast<int>(hq), rows, static_cast<int>(d));
-    a.k = cache(k, cells, d);
-    a.v = cache(v, cells, dv);
+    a.k = keys(cells);
+    a.v = values(cells);
     a.out = token_major(out.data() + first * hq * dv, Dtype::f32, 1, static_cast<int>(hq), rows, static_cast<int>(dv));
     return a;
   }
   std::int64_t hq, hkv, d, dv;
-  Dtype kv;
+  Dtype k_type, v_type;
   std::vector<float> q, out;
   std::vector<unsigned char> k, v;
 };
@@ -71,7 +70,7 @@ Result<Choosing> measure_choosing(const Case& c, int rounds) {
   if (!method.ok()) return method.error();
   Prompt prompt(c);
   const auto packed = [&](PackedTensor::Role role, std::int64_t dim, const SideRequest& side) {
-    return std::make_unique<PackedTensor>(role, c.kv, c.nkv, static_cast<int>(c.hkv), static_cast<int>(dim), c.precision, c.machine,
+    return std::make_unique<PackedTensor>(role, role == PackedTensor::Role::key ? c.kv : c.v_type(), c.nkv, static_cast<int>(c.hkv), static_cast<int>(dim), c.precision, c.machine,
                                           c.kernel, side);
   };
   // Keys without what the method wants kept beside them, and with it: what that costs is the difference.
@@ -79,8 +78,8 @@ Result<Choosing> measure_choosing(const Case& c, int rounds) {
   const auto values = packed(PackedTensor::Role::value, c.value_dim(), nullptr), plain_keys = packed(PackedTensor::Role::key, c.d, nullptr),
              keys = packed(PackedTensor::Role::key, c.d, side);
   const std::int64_t before = c.nkv - c.nq;  // keys of earlier calls
-  values->write(prompt.cache(prompt.v, c.nkv, c.value_dim()), 0, c.nkv, threads.get());
-  for (PackedTensor* t : {plain_keys.get(), keys.get()}) t->write(prompt.cache(prompt.k, c.nkv, c.d), 0, c.nkv, threads.get());
+  values->write(prompt.values(c.nkv), 0, c.nkv, threads.get());
+  for (PackedTensor* t : {plain_keys.get(), keys.get()}) t->write(prompt.keys(c.nkv), 0, c.nkv, threads.get());
 
   // One pass over the prompt, call by call.
   const auto attend = [&](Session& session, const PackedTensor& k) -> Result<PhaseReport> {
@@ -98,7 +97,7 @@ Result<Choosing> measure_choosing(const Case& c, int rounds) {
   const auto write = [&](PackedTensor& k) {
     const double start = now();
     for (std::int64_t first = 0; first < c.nq; first += c.chunk)
-      k.write(prompt.cache(prompt.k, c.nkv, c.d), before + first, std::min(c.chunk, c.nq - first), threads.get());
+      k.write(prompt.keys(c.nkv), before + first, std::min(c.chunk, c.nq - first), threads.get());
     return now() - start;
   };
 

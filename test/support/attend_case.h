@@ -76,7 +76,8 @@ struct AttendSpec {
 
 // One element; of a quantised type the scale of its block, which is the least that can be changed.
 inline void store_as(void* base, Dtype t, std::int64_t at, float x) {
-  if (!is_quantised(t)) return store_elements(base, t, at, &x, 1);
+  const float one[32] = {x};  // as long as a block, or g++ 12 warns of what never happens
+  if (!is_quantised(t)) return store_elements(base, t, at, one, 1);
   const std::uint16_t scale = float_to_half(x);
   std::memcpy(static_cast<char*>(base) + bytes_of(t, at), &scale, sizeof scale);
 }

@@ -26,7 +26,8 @@ struct RawCache {
   }
   std::size_t at(int h, std::int64_t c, int d) const { return static_cast<std::size_t>((c * heads + h) * dim + d); }
   void set(int h, std::int64_t c, int d, float x) {  // not of quantised types
-    store_elements(data.data(), dtype, static_cast<std::int64_t>(at(h, c, d)), &x, 1);
+    const float one[32] = {x};  // as long as a block, or g++ 12 warns of what never happens
+    store_elements(data.data(), dtype, static_cast<std::int64_t>(at(h, c, d)), one, 1);
   }
   float get(int h, std::int64_t c, int d) const { return element(data.data(), dtype, static_cast<std::int64_t>(at(h, c, d))); }
   void fill_cell(Rng& rng, std::int64_t c) {
