@@ -27,7 +27,7 @@ inline float element(const void* base, Dtype t, std::int64_t at) {
   const char* numbers = block + sizeof scale;
   if (t == Dtype::q8_0) return half_to_float(scale) * static_cast<float>(static_cast<signed char>(numbers[i]));
   const auto both = static_cast<unsigned char>(numbers[i % 16]);
-  return half_to_float(scale) * static_cast<float>((i < 16 ? both & 15 : both >> 4) - 8);
+  return half_to_float(scale) * static_cast<float>((i < 16 ? both & 15 : both >> 4) - 8) + 0.0f;  // cleared: 0, not -0
 }
 
 }  // namespace lacuna
