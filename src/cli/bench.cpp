@@ -16,9 +16,9 @@
 #include "cli/case_options.h"
 #include "cli/choosing.h"
 #include "cli/grad_problem.h"
-#include "cli/roofline.h"
 #include "cli/verbs.h"
 #include "engine/packed_tensor.h"
+#include "engine/roofline.h"
 
 namespace lacuna::cli {
 namespace {

@@ -99,6 +99,15 @@ class AmxAttendOn : public testing::TestWithParam<const char*> {
   }
 };
 
+// The last step is weighed alone. If a chunk ended just before it and its logits need a new top, what the chunk left in tile
+// registers must be scaled too.
+TEST_P(AmxAttendOn, TopsRiseRightAfterAChunk) {
+  for (int tiles = 7; tiles <= 18; ++tiles)
+    for (int seed = 1; seed <= 2; ++seed)
+      check_attend(find(GetParam()), {.hq = 4, .hkv = 2, .dk = 128, .dv = 128, .n_rows = 20, .n_cells = 32 * tiles,
+                                      .mask = MaskKind::dense, .spread = 6, .seed = static_cast<std::uint64_t>(seed)}, Precision::fast);
+}
+
 // Lists long enough for several spans and chunks, whole groups of heads per task, and the odd chunk.
 TEST_P(AmxAttendOn, LongLists) {
   const auto& k = find(GetParam());

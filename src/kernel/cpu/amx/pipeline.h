@@ -271,36 +271,41 @@ class Pipeline {
     }
   }
 
-  // For rows that are out of a weigher's range. With a logit more than kLag above the top: a new top. Then the
-  // step's weights again, by a rule that looks at nothing but the row.
+  // For rows that are out of the weigher's range, each by a rule that looks at nothing but the row: with a logit more than
+  // kLag above the top, a new top; then the step's weights again. The two weighers round differently where their ranges
+  // end, so a row that the fast one took stays as it is.
   [[gnu::noinline]] void weigh_again(const Step& at) {
     const Unit& x = at.unit();
+    const bool fast = scores_.fast(at.keys());
     const float factor = scores_.factor(), *scores = slot(weighed_);
+    const auto weigh_fast = [&](int r) {
+      FastWeigher w(factor);
+      weighing().row(r, w);
+      return !w.out_of_range();
+    };
     float largest[kUnitRows];
-    bool raises = false;
+    bool done[kUnitRows], raises[kUnitRows], any = false;
     for (int r = 0; r < x.live; ++r) {
       const float* s = scores + r * kTileKeys;
       largest[r] = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_load_ps(s), _mm512_load_ps(s + 16)));
-      raises = raises || __builtin_fmaf(largest[r], factor, -x.top[r]) > kLag;
+      done[r] = fast && weigh_fast(r);
+      raises[r] = !done[r] && __builtin_fmaf(largest[r], factor, -x.top[r]) > kLag;
+      any = any || raises[r];
     }
-    if (raises && chunk_ > 0) {  // what was weighed relative to the old tops must be in acc first
+    if (any && chunk_ > 0) {  // what was weighed relative to the old tops must be in acc first
       const int place = chunk_;
       accumulate(x);
-      store_pending();
       for (int r = 0; r < at.rows(); ++r) _mm512_store_si512(weights_at(r, 0), _mm512_load_si512(weights_at(r, place)));
       values_[0] = values_[place];
       skips_[0] = skips_[place];
     }
-    const Weighing all = weighing();
+    if (any) store_pending();  // acc is about to be scaled, and its last channels may still be in C tiles
     for (int r = 0; r < x.live; ++r) {
-      if (__builtin_fmaf(largest[r], factor, -x.top[r]) > kLag) raise(x, r, largest[r] * factor);
-      if (scores_.fast(at.keys())) {
-        FastWeigher w(factor);
-        all.row(r, w);
-        if (!w.out_of_range()) continue;
-      }
+      if (done[r]) continue;
+      if (raises[r]) raise(x, r, largest[r] * factor);
+      if (fast && weigh_fast(r)) continue;
       Weigher w(factor);
-      all.row(r, w);
+      weighing().row(r, w);
     }
   }
   // The new top is the logit itself, so that a row's first, perhaps only, key weighs exactly 1.

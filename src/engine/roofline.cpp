@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/roofline.h"
+#include "engine/roofline.h"
 
 #include <algorithm>
 #include <chrono>
@@ -12,7 +12,7 @@
 #include "kernel/peak.h"
 #include "kv/packed.h"
 
-namespace lacuna::cli {
+namespace lacuna {
 namespace {
 
 constexpr int kTries = 7;
@@ -108,4 +108,4 @@ Terms Roofline::of(const std::string& kernel, Features have, const Work& work, P
   return {true, work.flops / speed.flops, work.weights / speed.weights, work.bytes / speed.bytes};
 }
 
-}  // namespace lacuna::cli
+}  // namespace lacuna

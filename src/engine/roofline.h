@@ -12,7 +12,7 @@
 #include "lacuna/parallel.h"
 #include "op/attend.h"
 
-namespace lacuna::cli {
+namespace lacuna {
 
 struct Work {
   double flops = 0;
@@ -41,4 +41,4 @@ class Roofline {
   Buffer memory_;
 };
 
-}  // namespace lacuna::cli
+}  // namespace lacuna
