@@ -38,15 +38,18 @@ def session(lacuna, context, *options):
 
 
 # Methods that read side data, against the reference kernel, and through a context shift. Positions are not known
-# after one: only what needs none is compared there.
+# after one: only what needs none is compared there. quest chooses among pages whose bounds lie close together, so that
+# two kernels' last bits now and then choose differently (on an f16 cache too): it is held to less. That its side data
+# equals a rebuild is side_property's to prove.
 with tempfile.TemporaryDirectory() as folder:
     report = f"{folder}/report.json"
     for k in ("q8_0", "q4_0"):
         types = cache(k, k)[2:]
-        for method in ("quest:page=16:budget=64:layer_start=0", "streamingllm:sink=4:window=100"):
+        for method, least, tolerance in (("quest:page=16:budget=64:layer_start=0", MORE // 5, 0.2),
+                                         ("streamingllm:sink=4:window=100", MORE // 2, AGAINST_OURS)):
             want = session(f"{method} kernel=cpu.ref", 512, *types)
             ours = session(f"{method} precision=high report={report}", 512, *types)
-            agree(ours, want, MORE // 2, AGAINST_OURS, f"{method} over {k}")
+            agree(ours, want, least, tolerance, f"{method} over {k}")
             seen = read_report(report)
             check(seen["decode"]["calls"] > 0 and seen["decode"]["density"] < 0.9 and not seen["declined"], f"{method}: {seen}")
         want = session("dense kernel=cpu.ref", SHIFT, "--context-shift", *types)
