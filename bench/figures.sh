@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the figures that README and docs speak of, each as text and as JSON, in bench/results/<processor>/:
 #   attend    attention alone beside llama.cpp's (cases/perf_*.txt)
-#   limits    attention alone beside its roofline, lists beside dense (cases/perf_limits.txt)
+#   limits    attention alone beside its roofline, lists beside dense, quantised caches
+#             (cases/perf_limits.txt, cases/perf_quantised.txt)
 #   grad      its gradients beside its forward (cases/perf_attend_grad.txt)
 #   choose    what choosing costs, as a share of dense attention (cases/perf_choose.txt)
 #   compare   a real model reads a real text: stock, Lacuna dense, every method
@@ -40,7 +41,7 @@ keep() {
 for what in "$@"; do
   case $what in
     attend) keep attend "$build/lacuna" bench cases/perf_attend.txt cases/perf_strided.txt --peer llama --json "$out/attend.json" ;;
-    limits) keep limits "$build/lacuna" bench cases/perf_limits.txt --json "$out/limits.json" ;;
+    limits) keep limits "$build/lacuna" bench cases/perf_limits.txt cases/perf_quantised.txt --json "$out/limits.json" ;;
     grad) keep attend_grad "$build/lacuna" bench cases/perf_attend_grad.txt --json "$out/attend_grad.json" ;;
     choose) keep choose "$build/lacuna" bench cases/perf_choose.txt --json "$out/choose.json" ;;
     compare)

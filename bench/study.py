@@ -23,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from machine import ROOT, commit, processor, results
+
 BUILD = pathlib.Path(os.environ.get("LACUNA_BUILD", ROOT / "build/release"))
 MODELS = pathlib.Path(os.environ.get("LACUNA_MODELS", ROOT / "models"))
 THREADS, JOBS = os.environ.get("THREADS", "2"), int(os.environ.get("JOBS", "1"))
@@ -51,28 +52,12 @@ DECODE = {
 }
 
 
-def processor():
-    info = pathlib.Path("/proc/cpuinfo").read_text()
-    name = re.search(r"model name\s*:\s*(.*)", info)[1]
-    slug = re.sub(r"\((r|tm)\)|@.*|\b(processor|cpu)\b", "", name.lower())
-    return name, re.sub(r"[^a-z0-9]+", "-", slug).strip("-") + ("-amx" if "amx_bf16" in info else "")
-
-
-NAME, SLUG = processor()
-OUT = pathlib.Path(os.environ.get("OUT_DIR", ROOT / "bench/results")) / SLUG
-
-
-def commit():
-    return os.environ.get("LACUNA_COMMIT") or subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-
-
 def write(name, lines, document):
-    OUT.mkdir(parents=True, exist_ok=True)
+    out = results()
     given = [f"{key}='{os.environ[key]}'" for key in ("STUDY", "LENGTHS", "ROUNDS", "JOBS") if key in os.environ]
-    head = [" ".join([*given, "bench/study.py", *sys.argv[1:]]), f"commit {commit()}; {datetime.date.today()}; {os.cpu_count()} cores, {THREADS} threads; {NAME}", ""]
-    (OUT / f"{name}.txt").write_text("\n".join(head + lines) + "\n")
-    (OUT / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    head = [" ".join([*given, "bench/study.py", *sys.argv[1:]]), f"commit {commit()}; {datetime.date.today()}; {os.cpu_count()} cores, {THREADS} threads; {processor()[0]}", ""]
+    (out / f"{name}.txt").write_text("\n".join(head + lines) + "\n")
+    (out / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     print("\n".join(head + lines), flush=True)
 
 

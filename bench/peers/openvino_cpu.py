@@ -14,14 +14,15 @@ import datetime
 import json
 import os
 import pathlib
-import re
 import statistics
 import subprocess
 import sys
 
 import openvino_genai as genai
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from machine import ROOT, commit, processor, results  # noqa: E402
+
 BUILD = pathlib.Path(os.environ.get("LACUNA_BUILD", ROOT / "build/release"))
 MODELS = pathlib.Path(os.environ.get("LACUNA_MODELS", ROOT / "models"))
 THREADS, ROUNDS = int(os.environ.get("THREADS", "2")), int(os.environ.get("ROUNDS", "5"))
@@ -75,16 +76,10 @@ def main():
             times[name].append(seconds)
     if len(set(tokens.values())) != 1:
         sys.exit(f"error: not the same prompt: {tokens}")
-    info = pathlib.Path("/proc/cpuinfo").read_text()
-    model = re.search(r"model name\s*:\s*(.*)", info)[1]
-    slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)|@.*|\b(processor|cpu)\b", "", model.lower())).strip("-")
-    out = pathlib.Path(os.environ.get("OUT_DIR", ROOT / "bench/results")) / (slug + ("-amx" if "amx_bf16" in info else ""))
-    out.mkdir(parents=True, exist_ok=True)
-    version = os.environ.get("LACUNA_COMMIT") or subprocess.run(
-        ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    out = results()
     dense = statistics.median(times["Lacuna dense"])
     lines = ["bench/peers/openvino_cpu.py",
-             f"commit {version}; {datetime.date.today()}; {os.cpu_count()} cores, {THREADS} threads; {model}; openvino-genai {genai.__version__}", "",
+             f"commit {commit()}; {datetime.date.today()}; {os.cpu_count()} cores, {THREADS} threads; {processor()[0]}; openvino-genai {genai.__version__}", "",
              f"{MODEL.name} reads {tokens['Lacuna dense']} tokens; {ROUNDS} rounds in turn, seconds to the first token.", "",
              f"{'':<34} {'median':>7} {'least':>7} {'most':>7}  over Lacuna dense"]
     rows = []

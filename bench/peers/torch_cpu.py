@@ -13,16 +13,16 @@ import datetime
 import json
 import os
 import pathlib
-import re
 import statistics
-import subprocess
 import sys
 import time
 
 import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from machine import ROOT, commit, processor, results  # noqa: E402
+
 BUILD = pathlib.Path(os.environ.get("LACUNA_BUILD", ROOT / "build/release"))
 THREADS, ROUNDS = int(os.environ.get("THREADS", "2")), int(os.environ.get("ROUNDS", "7"))
 
@@ -123,15 +123,9 @@ def measure(lib, flex, case):
 def main():
     torch.set_num_threads(THREADS)
     lib, flex = library(), torch.compile(flex_attention, dynamic=False)
-    info = pathlib.Path("/proc/cpuinfo").read_text()
-    model = re.search(r"model name\s*:\s*(.*)", info)[1]
-    slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)|@.*|\b(processor|cpu)\b", "", model.lower())).strip("-")
-    out = pathlib.Path(os.environ.get("OUT_DIR", ROOT / "bench/results")) / (slug + ("-amx" if "amx_bf16" in info else ""))
-    out.mkdir(parents=True, exist_ok=True)
-    version = os.environ.get("LACUNA_COMMIT") or subprocess.run(
-        ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    out = results()
     lines = ["bench/peers/torch_cpu.py",
-             f"commit {version}; {datetime.date.today()}; {os.cpu_count()} cores, {THREADS} threads; {model}; torch {torch.__version__}",
+             f"commit {commit()}; {datetime.date.today()}; {os.cpu_count()} cores, {THREADS} threads; {processor()[0]}; torch {torch.__version__}",
              "", f"{ROUNDS} calls of each in turn, medians; packing of K and V included in ours.", "",
              "   heads    d    Nq   Nkv  density  ours ms  peer ms  ratio  difference  peer"]
     rows = []

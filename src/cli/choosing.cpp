@@ -2,9 +2,9 @@
 #include "cli/choosing.h"
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 
+#include "base/clock.h"
 #include "cli/common.h"
 #include "engine/made_up.h"
 #include "lacuna/lacuna.h"
@@ -15,8 +15,6 @@ namespace {
 
 // The last of many layers: some methods leave the first ones dense.
 constexpr int kLayers = 64;
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // One prompt in the layouts a host has, with room for its result.
 struct Prompt {

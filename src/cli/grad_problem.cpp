@@ -1,18 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/grad_problem.h"
 
-#include <chrono>
 #include <cmath>
 
+#include "base/clock.h"
 #include "engine/packed_tensor.h"
 
 namespace lacuna::cli {
-namespace {
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-}  // namespace
-
 GradProblem::GradProblem(const Case& c, int batch) : case_(c), problem_(c, batch) {
   d_out_.resize(static_cast<std::size_t>(c.nq * c.hq * c.value_dim()));
   fill_normal(d_out_.data(), Dtype::f32, static_cast<std::int64_t>(d_out_.size()),

@@ -2,23 +2,15 @@
 #include "cli/problem.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 
+#include "base/clock.h"
 #include "base/rng.h"
 #include "engine/packed_tensor.h"
 #include "kv/quantise.h"
 
 namespace lacuna::cli {
-namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-}  // namespace
-
 void fill_normal(void* to, Dtype type, std::int64_t n, std::uint64_t seed) {
   // Long tensors repeat a table of prime length: no period of a tile or a head, and quick to fill.
   constexpr std::int64_t kTable = 65521;

@@ -2,13 +2,13 @@
 #include "engine/roofline.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <string_view>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "base/clock.h"
 #include "kernel/peak.h"
 #include "kv/packed.h"
 
@@ -18,8 +18,6 @@ namespace {
 constexpr int kTries = 7;
 constexpr double kLeast = 0.005;  // seconds of one try
 constexpr std::int64_t kMemory = std::int64_t{1} << 28;  // bytes: more than caches hold
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // The most per second, over several tries, that all threads do together: a peak is what is possible, so interruptions by others
 // do not count.

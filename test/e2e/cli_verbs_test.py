@@ -49,6 +49,11 @@ class BadInput(unittest.TestCase):
         (["check", "attend kernel=cpu.reff nq=4"], ["did you mean 'cpu.ref'"]),
         (["check", "attend window=3 keep=0.5 nq=4"], ["window and keep"]),
         (["bench", "--peer", "foo", SMALL], ["foo"]),
+        (["check", "choose nq=64 nkv=64"], ["for bench"]),
+        (["bench", "choose method=xatention nq=64 nkv=64"], ["did you mean 'xattention'"]),
+        (["bench", "choose chunk=1 nq=64 nkv=64"], ["chunk=1", "2 to"]),
+        (["check", "attend kv=q8_0 d=80 nq=4 nkv=8"], ["d=80", "multiple of 32"]),
+        (["check", "attend kv=f16 v=f32 nq=4 nkv=8"], ["kv=f16 v=f32"]),
         (["list", "--json", "/nowhere/at/all"], ["/nowhere/at/all"]),
         (["serve", "-m", "x", "--method", "xatention"], ["did you mean 'xattention'"]),
         (["serve", "--method=streamingllm:sink=-1"], ["streamingllm.sink", "-1", "0.."]),
@@ -205,6 +210,15 @@ class Json(unittest.TestCase):
             self.assertLess(0, case["roofline_ms"]["products"])
             self.assertLess(case["roofline_ms"]["products"], case["ms"]["max"])
             self.assertLess(0, case["roofline_ms"]["memory"])
+
+    def test_choose(self):
+        line = "choose method=xattention:mass=0.5 chunk=128 hq=4 hkv=2 nq=512 nkv=512 d=64 threads=1"
+        if "AVX2" not in self.document("doctor", "--json", code=run("doctor", "--json")[0])["features"].split():
+            self.skipTest("no AVX2: nothing is left out")
+        case = self.document("bench", line, "-r", "2", "--json")["cases"][0]
+        self.assertEqual(case["rounds"], 2)
+        self.assertLess(case["density"], 1)
+        self.assertGreater(case["share_of_dense"]["median"], 0)
 
     def test_peer(self):
         code, out, err = run("bench", SMALL.replace("nq=9 nkv=70", "nq=65 nkv=700"), "-r", "3", "--peer", "llama", "--json")
