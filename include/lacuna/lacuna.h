@@ -37,6 +37,9 @@ struct Options {
   std::string method = "dense";  // slug:key=value[+wrapper:key=value]
   Precision precision = Precision::fast;
   Audit audit = Audit::off;
+  // A contract: the run's mean lost mass, or mean output error, with its bound, shall not pass this; 0 = none, else below 1, and
+  // not both. Heads stay dense where the method would lose too much (docs/account.md). Turns audit on where it is off.
+  double max_loss = 0, max_error = 0;
   // Layers in which the model lets rows see only a window of keys: false = they stay dense, and the report
   // counts them apart; true = the method works there too.
   bool windowed = false;
@@ -49,8 +52,8 @@ struct Options {
 };
 
 // Options from one line of text, for hosts that have nothing but a string:
-//   "SPEC precision=fast|high audit=off|sample|full seed=N kernel=NAME machine=NAME threads=N windowed=dense|sparse
-//    calibrate=0|1"
+//   "SPEC precision=fast|high audit=off|sample|full max_loss=P max_error=P seed=N kernel=NAME machine=NAME threads=N
+//    windowed=dense|sparse calibrate=0|1"   P: a share, 0.01 or 1%
 // in any order, all of it optional. An unknown word is an error that names the nearest, `others`
 // included: names of settings that the host takes out itself.
 Result<Options> parse_options(std::string_view text, const std::vector<std::string>& others = {});

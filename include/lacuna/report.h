@@ -32,7 +32,7 @@ struct PhaseReport {
   double kv_bytes = 0;                           // K and V read by attend
   double seconds[5] = {};                        // estimate budget attend correct account
   LossStats lost;
-  double output_error = 0;                       // mean relative L2 error of audited rows
+  LossStats error;  // relative L2 error of audited rows' outputs, of a row and head at most 1
   // Calls of layers in which the model itself lets rows see only a window of keys, and which therefore stay
   // dense (Options::windowed): in none of the figures above.
   struct Windowed {
@@ -42,12 +42,27 @@ struct PhaseReport {
   double density() const { return allowed_pairs > 0 ? attended_pairs / allowed_pairs : 1.0; }
 };
 
+// What became of Options::max_loss or max_error (docs/account.md).
+struct ContractReport {
+  enum class State : std::uint8_t {
+    held,    // the bound is within the limit
+    open,    // the mean is, its bound is not: too few rows were audited to show it
+    broken,  // the mean is not
+  };
+  double limit = 0;           // 0: no contract
+  bool of_error = false;      // else of lost mass
+  State prefill = State::held, decode = State::held;
+  int dense_heads = 0, heads = 0;  // (layer, query head) of prompts: dense in the last call; in all
+  int widened_layers = 0;          // in which the method keeps more than it was asked to
+};
+
 struct Report {
   std::string method;   // canonical spec
   std::string kernel;   // of op attend, as last used for many rows
   std::string machine;  // features in words
   PhaseReport prefill, decode;  // decode = calls whose segments have one row
   int windowed_layers = 0;      // layers that stayed dense because the model's own window limits them
+  ContractReport contract;
   std::string note;     // why a method went dense, last reason; or empty
 };
 

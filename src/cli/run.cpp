@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cmath>
+#include <functional>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -41,9 +42,9 @@ llama_token most_likely(llama_context* context, int vocab_size) {
   return static_cast<llama_token>(std::max_element(logits, logits + vocab_size) - logits);
 }
 
-// Reads the prompt by micro-batches and answers. "" or the reason why decoding failed.
+// Reads the prompt by micro-batches and answers; before_answer is called in between. "" or the reason why decoding failed.
 std::string answer(llama_context* context, const RunOptions& o, const std::vector<llama_token>& prompt, bool show,
-                   Outcome& out) {
+                   const std::function<void()>& before_answer, Outcome& out) {
   const llama_vocab* vocab = llama_model_get_vocab(llama_get_model(context));
   const int vocab_size = llama_vocab_n_tokens(vocab);
   const int total = static_cast<int>(prompt.size());
@@ -64,6 +65,7 @@ std::string answer(llama_context* context, const RunOptions& o, const std::vecto
   }
   bar.clear();
   if (out.ttft_s == 0) return "";
+  before_answer();
   // The first token needs no cell of its own: it comes from the prompt's logits.
   const int room = static_cast<int>(llama_n_ctx(context)) - total + 1;
   const int most = std::min(o.predict, room);
@@ -130,7 +132,10 @@ Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& repo
   for (const char* figure : {"mean", "upper", "p95", "max", "rows"}) {
     j["lost_mass"][figure] = at_path(report, {"prefill", "lost_mass", figure});
     j["lost_mass_decode"][figure] = at_path(report, {"decode", "lost_mass", figure});
+    j["output_error"][figure] = at_path(report, {"prefill", "output_error", figure});
+    j["output_error_decode"][figure] = at_path(report, {"decode", "output_error", figure});
   }
+  j["contract"] = at_path(report, {"contract"});
   const auto read = at_path(report, {"decode", "kv_bytes"}), windowed = at_path(report, {"decode", "windowed", "kv_bytes"});
   j["kv_bytes_read_per_token"] = read.is_number() && windowed.is_number() && out.decode_steps > 0
                                      ? Json((read.get<double>() + windowed.get<double>()) / out.decode_steps)
@@ -158,6 +163,35 @@ std::string lost_words(const Json& lost, std::string_view where) {
                      percent(lost["max"]), lost["rows"].get<std::int64_t>());
 }
 
+std::string contract_words_of(const nlohmann::json& contract, const char* phase, const Json& lost) {
+  const std::string state = at_path(contract, {phase}).get<std::string>();
+  if (lost["upper"] == lost["mean"]) return fmt::format("{} {}", state, percent(lost["mean"]));
+  return fmt::format("{} {}, at most {}", state, percent(lost["mean"]), percent(lost["upper"]));
+}
+
+// What became of the contract, as two lines.
+void print_contract(const Json& j, bool wrote) {
+  const nlohmann::json contract = j["contract"];
+  if (!contract.is_object()) return;
+  const bool of_error = contract["of"] == "output_error";
+  fmt::print("{} {} within {:.4g} %: prompt {}", bold("contract"), of_error ? "output error" : "lost mass", 100 * contract["limit"].get<double>(),
+             contract_words_of(contract, "prefill", j[of_error ? "output_error" : "lost_mass"]));
+  if (wrote) fmt::print("; writing {}", contract_words_of(contract, "decode", j[of_error ? "output_error_decode" : "lost_mass_decode"]));
+  fmt::print("\n         {} of {} heads dense at the prompt's end", contract["dense_heads"].get<int>(), contract["heads"].get<int>());
+  if (const int layers = contract["widened_layers"].get<int>()) fmt::print("; {} layers keep more than was asked", layers);
+  fmt::print("\n");
+}
+
+// Before the answer, so that nobody takes it for more than it is.
+void warn_of_contract(const nlohmann::json& report) {
+  const nlohmann::json contract = at_path(report, {"contract"});
+  if (!contract.is_object() || contract["prefill"] == "held") return;
+  const std::string of = contract["of"].get<std::string>();
+  note(fmt::format("the contract is {}: {} of the prompt {:.3g} %, at most {:.3g} %, limit {:.3g} %", contract["prefill"] == "open" ? "not shown to be kept" : "broken",
+                   of == "output_error" ? "output error" : "lost mass", 100 * at_path(report, {"prefill", of.c_str(), "mean"}).get<double>(),
+                   100 * at_path(report, {"prefill", of.c_str(), "upper"}).get<double>(), 100 * contract["limit"].get<double>()));
+}
+
 void print_summary(const Json& j, const Outcome& out, const nlohmann::json& report) {
   fmt::print("\n\n");
   if (out.ttft_s > 0)
@@ -177,6 +211,7 @@ void print_summary(const Json& j, const Outcome& out, const nlohmann::json& repo
       fmt::print("; {} layers of the model see a window only: dense, counted apart", n.get<int>());
     fmt::print("\n{} {}\n", bold("lost    "), lost_words(j["lost_mass"], "of the attention mass in the prompt"));
     if (out.decode_steps > 0) fmt::print("{} {}\n", bold("        "), lost_words(j["lost_mass_decode"], "while writing"));
+    print_contract(j, out.decode_steps > 0);
     double attention = 0;
     for (const auto& [step, s] : j["attention_s"].items()) attention += s.is_number() ? s.get<double>() : 0.0;
     fmt::print("{} {:.2f} s of attention:", bold("spent   "), attention);
@@ -231,7 +266,10 @@ int run(RunOptions& o, const JsonSink& sink) {
     plugin.announce(llama_model_n_layer(model.get()), static_cast<long long>(prompt.size()));
   }
   Outcome out;
-  error = answer(context.get(), o, prompt, !sink.on_stdout(), out);
+  const auto before_answer = [&] {
+    if (!stock) warn_of_contract(plugin.report());
+  };
+  error = answer(context.get(), o, prompt, !sink.on_stdout(), before_answer, out);
   if (!error.empty()) return bad_input(error);
   const nlohmann::json report = stock ? nlohmann::json() : plugin.report();
   const Json j = as_json(o, out, report);

@@ -17,6 +17,7 @@ struct RunOptions {
   int threads = 0;                               // 0 = one per core
   int batch = 2048, ubatch = 512;                // tokens of a call, of a micro-batch
   std::string audit = "sample";                  // off, sample, full
+  std::string max_loss, max_error;               // a contract: "1%" or "0.01"; empty = none
   std::string precision = "fast";                // fast, high
   std::string windowed = "dense";                // dense, sparse: layers with a window of the model's own
   std::string kernel, machine;                   // empty = the best there is
@@ -29,6 +30,9 @@ struct RunOptions {
 void add_run_options(CLI::App& app, RunOptions& options);
 // What CLI11 cannot see: "" or the reason. Fills in `threads`.
 std::string check_run_options(RunOptions& options);
+// "" or what is wrong with the two shares; and what they are as words of a plug-in's text.
+std::string check_contract(const std::string& max_loss, const std::string& max_error);
+std::string contract_words(const std::string& max_loss, const std::string& max_error);
 // "" or why `spec` names no method ("stock" does); the text names the nearest one.
 std::string check_method(const std::string& spec);
 // "" or why a profile that `spec` names is of another model than the file's. A file that cannot be read,

@@ -30,6 +30,8 @@ usage: lacuna serve -m MODEL.gguf [options] [--] [llama-server's options]
                               (default: dense)
   --audit {off,sample,full}   how much of the lost mass to measure
                               (default: sample)
+  --max-loss SHARE            keep the mean lost mass within this, as 1%
+  --max-error SHARE           the same for the error of a head's output
   --precision {fast,high}     bf16 matrix units, or split and fp32
                               (default: fast)
   --windowed {dense,sparse}   layers whose rows see a window only: leave them
@@ -41,7 +43,7 @@ When the server ends, one line on stderr says what was kept and lost.
 )";
 
 struct ServeOptions {
-  std::string method = "dense", audit = "sample", precision = "fast", windowed = "dense";
+  std::string method = "dense", audit = "sample", precision = "fast", windowed = "dense", max_loss, max_error;
   bool help = false;
   std::vector<std::string> rest;  // llama-server's
 };
@@ -55,6 +57,8 @@ std::string parse(int argc, char** argv, ServeOptions& o) {
   };
   const std::vector<Ours> ours = {{"--method", &o.method, {}},
                                   {"--audit", &o.audit, {"off", "sample", "full"}},
+                                  {"--max-loss", &o.max_loss, {}},
+                                  {"--max-error", &o.max_error, {}},
                                   {"--precision", &o.precision, {"fast", "high"}},
                                   {"--windowed", &o.windowed, {"dense", "sparse"}}};
   for (int i = 1; i < argc; ++i) {
@@ -117,7 +121,8 @@ int verb_serve(int argc, char** argv) {
   ServeOptions o;
   if (const std::string why = parse(argc, argv, o); !why.empty()) return bad_input(why);
   if (o.help) return help();
-  if (const std::string why = check_method(o.method); !why.empty()) return bad_input(why);
+  for (const std::string& wrong : {check_method(o.method), check_contract(o.max_loss, o.max_error)})
+    if (!wrong.empty()) return bad_input(wrong);
   std::string why;
   const std::string server = find_llama_tool("llama-server", why);
   if (server.empty()) return bad_input(why);
@@ -137,8 +142,9 @@ int verb_serve(int argc, char** argv) {
     note("-fa off: llama.cpp then does the attention itself; leave it out, Lacuna takes flash attention only");
   for (const char* name : {"LACUNA", "GGML_BACKEND_PATH"})
     if (const char* value = std::getenv(name); value && *value)
-      note(fmt::format("{}='{}' of the environment is replaced; serve takes --method, --audit, --precision and --windowed", name, one_line(value, 80)));
-  setenv("LACUNA", fmt::format("{} audit={} precision={} windowed={}", o.method, o.audit, o.precision, o.windowed).c_str(), 1);
+      note(fmt::format("{}='{}' of the environment is replaced; serve takes --method, --audit, --max-loss, --max-error, --precision and --windowed", name, one_line(value, 80)));
+  const std::string contract = contract_words(o.max_loss, o.max_error);
+  setenv("LACUNA", fmt::format("{} audit={} precision={} windowed={}{}", o.method, o.audit, o.precision, o.windowed, contract).c_str(), 1);
   setenv("GGML_BACKEND_PATH", plugin.c_str(), 1);
   return become(server, o.rest);
 }

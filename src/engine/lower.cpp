@@ -196,6 +196,7 @@ void begin_lists(LoweredRuns& out, std::int32_t n_rows, std::int32_t block_q, st
   out.n_cells = n_cells;
   out.first_gathered = static_cast<std::int32_t>((n_cells + kTileKeys - 1) / kTileKeys);
   out.attended_pairs = out.tiles_read = out.cells_gathered = 0;
+  out.list_pairs.clear();
 }
 
 void append_full(LoweredRuns& out, std::size_t list_begin, std::int32_t tile) {
@@ -249,25 +250,33 @@ void append_gathered(const Visibility& visible, std::int32_t first_row, std::int
   out.part.clear();
 }
 
+// The rows that are lowered: all of a segment in blocks of block_q, or some of them (`only`, counted from `begin`), each a block
+// of its own that keeps what the block of block_q rows it lies in keeps.
+struct RowSet {
+  std::int32_t begin = 0, end = 0, block_q = 0;
+  std::span<const std::int32_t> only = {};
+};
+
 // Appends one list: all row blocks of one head.
 template <class Kept>
-void append_list(const Visibility& visible, std::int32_t row_begin, std::int32_t row_end, std::int32_t head,
-                 Kept kept, bool gather, LoweredRuns& out) {
-  const std::int32_t gather_below = !Kept::kGathers || !gather ? 0 : row_end - row_begin == 1 ? kGatherBelowDecode : kGatherBelow;
-  const std::int32_t n_rows = row_end - row_begin;
+void append_list(const Visibility& visible, const RowSet& set, std::int32_t head, Kept kept, bool gather, LoweredRuns& out) {
+  const std::int32_t row_begin = set.begin, n_rows = set.end - set.begin;
+  const bool alone = n_rows == 1 || !set.only.empty();
+  const std::int32_t gather_below = !Kept::kGathers || !gather ? 0 : alone ? kGatherBelowDecode : kGatherBelow;
   const std::int64_t n_tiles = visible.n_tiles();
-  // One row is its own summary: no table is made for the rows of an audit, or of decode.
-  const RowBlocks* table = n_rows > 1 ? &visible.row_blocks(row_begin, row_end, out.block_q) : nullptr;
+  // A row alone is its own summary: no table is made for it.
+  const RowBlocks* table = alone ? nullptr : &visible.row_blocks(row_begin, set.end, out.block_q);
   std::uint32_t words[kMaxBlockQ];
   std::int64_t pairs = 0, tiles = 0;
   out.row_ptr.push_back(static_cast<std::int32_t>(out.runs.size()));
-  for (std::int32_t block = 0; block * out.block_q < n_rows; ++block) {
-    const std::int32_t first = block * out.block_q, rows = std::min(out.block_q, n_rows - first);
-    const std::uint32_t* all = table ? table->all.data() + block * n_tiles : visible.words(row_begin);
-    const std::uint32_t* any = table ? table->any.data() + block * n_tiles : visible.words(row_begin);
+  for (std::int32_t block = 0; block * out.block_q < out.n_rows; ++block) {
+    const std::int32_t first = set.only.empty() ? block * out.block_q : set.only[static_cast<std::size_t>(block)];
+    const std::int32_t rows = alone ? 1 : std::min(out.block_q, n_rows - first);
+    const std::uint32_t* all = table ? table->all.data() + block * n_tiles : visible.words(row_begin + first);
+    const std::uint32_t* any = table ? table->any.data() + block * n_tiles : visible.words(row_begin + first);
     const std::size_t list_begin = out.runs.size();
     out.near.clear();
-    if (!kept.block(head, block, first, rows)) out.near.assign(1, {0, static_cast<std::int32_t>(n_tiles)});
+    if (!kept.block(head, first / set.block_q, first, rows)) out.near.assign(1, {0, static_cast<std::int32_t>(n_tiles)});
     const auto append_tile = [&](std::int64_t t) {
       if (!any[t]) return;
       bool per_row = false;
@@ -310,6 +319,7 @@ void append_list(const Visibility& visible, std::int32_t row_begin, std::int32_t
       append_gathered(visible, row_begin + first, rows, list_begin, out, &pairs);
     out.row_ptr.push_back(static_cast<std::int32_t>(out.runs.size()));
   }
+  out.list_pairs.push_back(static_cast<double>(pairs));
   out.attended_pairs += static_cast<double>(pairs);
   out.tiles_read += static_cast<double>(tiles);
 }
@@ -319,7 +329,30 @@ void append_list(const Visibility& visible, std::int32_t row_begin, std::int32_t
 void lower_dense(const Visibility& visible, std::int32_t row_begin, std::int32_t row_end, std::int32_t block_q,
                  LoweredRuns& out) {
   begin_lists(out, row_end - row_begin, block_q, 1, visible.n_cells());
-  append_list(visible, row_begin, row_end, 0, KeptDense{}, false, out);
+  append_list(visible, {row_begin, row_end, block_q}, 0, KeptDense{}, false, out);
+}
+
+void lower_dense_rows(const Visibility& visible, std::span<const std::int32_t> rows, LoweredRuns& out) {
+  const auto n = static_cast<std::int32_t>(rows.size());
+  begin_lists(out, n, std::min(n, kMaxBlockQ), 1, visible.n_cells());
+  std::uint32_t words[kMaxBlockQ];
+  out.row_ptr.push_back(0);
+  for (std::int32_t first = 0; first < n; first += out.block_q) {
+    const std::int32_t count = std::min(out.block_q, n - first);
+    const std::size_t list_begin = out.runs.size();
+    for (std::int64_t t = 0; t < visible.n_tiles(); ++t) {
+      std::uint32_t any = 0, all = kAll;
+      for (std::int32_t r = 0; r < count; ++r) {
+        words[r] = visible.words(rows[static_cast<std::size_t>(first + r)])[t];
+        any |= words[r];
+        all &= words[r];
+      }
+      if (!any) continue;
+      if (all == kAll) append_full(out, list_begin, static_cast<std::int32_t>(t));
+      else append_words(out, static_cast<std::int32_t>(t), words, count);
+    }
+    out.row_ptr.push_back(static_cast<std::int32_t>(out.runs.size()));
+  }
 }
 
 namespace {
@@ -348,7 +381,7 @@ std::int32_t lists_of(const Plan& plan, const LowerOptions& how) {
 void append_route(const Plan& plan, Route route, const Visibility& visible, const Segment& s, std::int32_t head,
                   const LowerOptions& how, LoweredRuns& out) {
   const auto append = [&](std::int32_t list, auto kept) {
-    append_list(visible, s.row_begin, s.row_end, list, kept, how.gather, out);
+    append_list(visible, {s.row_begin, s.row_end, how.block_q, how.only}, list, kept, how.gather, out);
   };
   if (route == kRouteOff) return append(0, KeptNothing{});
   const Pattern* p = route == kRouteFull ? nullptr : &plan.patterns[static_cast<std::size_t>(route)];
@@ -368,7 +401,8 @@ void append_route(const Plan& plan, Route route, const Visibility& visible, cons
 
 void lower_plan(const Plan& plan, const Visibility& visible, const Segment& s, const LowerOptions& how, LoweredRuns& out) {
   const std::int32_t lists = lists_of(plan, how);
-  begin_lists(out, s.rows(), how.block_q, lists, visible.n_cells());
+  if (how.only.empty()) begin_lists(out, s.rows(), how.block_q, lists, visible.n_cells());
+  else begin_lists(out, static_cast<std::int32_t>(how.only.size()), 1, lists, visible.n_cells());
   out.heads_per_list = how.q_heads / lists;
   find_tile_keys(s, visible.n_tiles(), out);
   for (std::int32_t l = 0; l < lists; ++l)

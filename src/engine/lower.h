@@ -28,6 +28,7 @@ struct LoweredRuns {
   std::int32_t block_q = 0, n_rows = 0, heads = 0, heads_per_list = 1, first_gathered = 0;
   std::int64_t n_cells = 0;
   double attended_pairs = 0;  // over the lists; times the query heads that share a list
+  std::vector<double> list_pairs;  // the same of each list
   double tiles_read = 0;      // sum over (list, row block) of tiles named as they lie
   double cells_gathered = 0;  // and of cells gathered
   // Working memory of the lowering: the least and greatest key of each tile, the tiles of which the current row block
@@ -49,12 +50,17 @@ struct LoweredRuns {
 void lower_dense(const Visibility& visible, std::int32_t row_begin, std::int32_t row_end, std::int32_t block_q,
                  LoweredRuns& out);
 
+// Everything allowed, for some rows of a call, side by side; counts no pairs.
+void lower_dense_rows(const Visibility& visible, std::span<const std::int32_t> rows, LoweredRuns& out);
+
 // What a plan keeps within what is allowed, for the rows of one segment: one list where all heads are
 // alike, else one per KV head or query head, as the plan's patterns and routes ask for.
 struct LowerOptions {
   std::int32_t q_heads = 1, kv_heads = 1;
   std::int32_t block_q = 64;
   bool gather = true;  // lone cells may be gathered; false: an additive mask is given by cell
+  // Only these rows of the segment, counted from its first: row i of the runs is row only[i]. Empty: all.
+  std::span<const std::int32_t> only = {};
 };
 void lower_plan(const Plan& plan, const Visibility& visible, const Segment& segment, const LowerOptions& how,
                 LoweredRuns& out);

@@ -12,7 +12,7 @@ namespace lacuna {
 namespace {
 
 template <class T>
-bool whole_number(std::string_view text, T& value) {
+bool number(std::string_view text, T& value) {
   const auto [end, bad] = std::from_chars(text.data(), text.data() + text.size(), value);
   return bad == std::errc{} && end == text.data() + text.size();
 }
@@ -27,10 +27,16 @@ Status set(Options& o, std::string_view key, std::string_view value, const std::
     else if (value == "sample") o.audit = Audit::sample;
     else if (value == "full") o.audit = Audit::full;
     else return bad_argument(fmt::format("audit: got '{}', need off, sample or full", value));
+  } else if (key == "max_loss" || key == "max_error") {
+    const bool percent = value.ends_with('%');
+    double share = 0;
+    if (!number(value.substr(0, value.size() - percent), share) || !(share > 0) || !((share /= percent ? 100 : 1) < 1))
+      return bad_argument(fmt::format("{}: got '{}', need a share above 0 and below 1, as 0.01 or 1%", key, value));
+    (key == "max_loss" ? o.max_loss : o.max_error) = share;
   } else if (key == "seed") {
-    if (!whole_number(value, o.seed)) return bad_argument(fmt::format("seed: got '{}', need a whole number, 0 or more", value));
+    if (!number(value, o.seed)) return bad_argument(fmt::format("seed: got '{}', need a whole number, 0 or more", value));
   } else if (key == "threads") {
-    if (!whole_number(value, o.threads)) return bad_argument(fmt::format("threads: got '{}', need a whole number, 0 = one per core", value));
+    if (!number(value, o.threads)) return bad_argument(fmt::format("threads: got '{}', need a whole number, 0 = one per core", value));
   } else if (key == "windowed") {
     if (value != "dense" && value != "sparse") return bad_argument(fmt::format("windowed: got '{}', need dense or sparse", value));
     o.windowed = value == "sparse";
@@ -42,7 +48,7 @@ Status set(Options& o, std::string_view key, std::string_view value, const std::
   } else if (key == "machine") {
     o.machine = value;
   } else {
-    std::vector<std::string> keys = {"precision", "audit", "seed", "threads", "kernel", "machine", "windowed", "calibrate"};
+    std::vector<std::string> keys = {"precision", "audit", "max_loss", "max_error", "seed", "threads", "kernel", "machine", "windowed", "calibrate"};
     keys.insert(keys.end(), others.begin(), others.end());
     const std::string near = nearest(key, keys);
     return unknown_name(fmt::format("unknown option '{}'{}; there are {}", key,

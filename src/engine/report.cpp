@@ -14,8 +14,33 @@ PhaseReport finished(const Session::Impl::PhaseState& p, const Session::Impl::Ph
   const PhaseReport& w = windowed.report;
   r.windowed = {w.calls, w.kv_bytes, w.seconds[static_cast<int>(Verb::attend)]};
   r.lost = p.loss.stats();
-  r.output_error = p.error_rows ? p.error_sum / static_cast<double>(p.loss.stats().rows) : 0.0;
+  r.error = p.error.stats();
   return r;
+}
+
+nlohmann::json as_json(const LossStats& s) {
+  return {{"mean", s.mean}, {"upper", s.upper}, {"p95", s.p95}, {"max", s.max}, {"rows", s.rows}};
+}
+
+const char* name_of(ContractReport::State s) {
+  return s == ContractReport::State::held ? "held" : s == ContractReport::State::open ? "open" : "broken";
+}
+
+nlohmann::json as_json(const Session::Impl& s, const ContractReport& r) {
+  if (r.limit == 0) return nullptr;
+  nlohmann::json dense = nlohmann::json::array();
+  for (const Contract::DenseHead& h : s.contract->dense_heads())
+    dense.push_back({{"phase", h.phase == Phase::decode ? "decode" : "prefill"}, {"layer", h.layer}, {"head", h.head},
+                     {"calls", h.calls}, {"dense_calls", h.dense_calls}, {"density", h.density},
+                     {"loss", h.loss < 0 ? nlohmann::json() : nlohmann::json(h.loss)}, {"why", h.why}});
+  return {{"limit", r.limit},
+          {"of", r.of_error ? "output_error" : "lost_mass"},
+          {"prefill", name_of(r.prefill)},
+          {"decode", name_of(r.decode)},
+          {"heads", r.heads},
+          {"dense_heads", r.dense_heads},
+          {"widened_layers", r.widened_layers},
+          {"were_dense", dense}};
 }
 
 nlohmann::json as_json(const PhaseReport& r) {
@@ -27,10 +52,23 @@ nlohmann::json as_json(const PhaseReport& r) {
           {"attended_pairs", r.attended_pairs},
           {"kv_bytes", r.kv_bytes},
           {"attention_s", seconds},
-          {"output_error", r.output_error},
+          {"output_error", as_json(r.error)},
           {"windowed",
            {{"calls", r.windowed.calls}, {"kv_bytes", r.windowed.kv_bytes}, {"attention_s", r.windowed.seconds}}},
-          {"lost_mass", {{"mean", r.lost.mean}, {"upper", r.lost.upper}, {"p95", r.lost.p95}, {"max", r.lost.max}, {"rows", r.lost.rows}}}};
+          {"lost_mass", as_json(r.lost)}};
+}
+
+ContractReport contract_of(const Session::Impl& s, const PhaseReport& prefill, const PhaseReport& decode) {
+  ContractReport r;
+  if (!s.contract) return r;
+  r.limit = s.contract->limit();
+  r.of_error = s.options.max_error > 0;
+  r.prefill = s.contract->state(r.of_error ? prefill.error : prefill.lost);
+  r.decode = s.contract->state(r.of_error ? decode.error : decode.lost);
+  r.heads = s.contract->heads(Phase::prefill);
+  for (const auto& h : s.contract->dense_heads()) r.dense_heads += h.phase == Phase::prefill && *h.why;
+  r.widened_layers = s.contract->widened_layers(Phase::prefill);
+  return r;
 }
 
 }  // namespace
@@ -43,6 +81,7 @@ Report Session::report() const {
   r.machine = describe(s.have);
   r.prefill = finished(s.prefill, s.windowed_prefill);
   r.decode = finished(s.decode, s.windowed_decode);
+  r.contract = contract_of(s, r.prefill, r.decode);
   r.windowed_layers = static_cast<int>(std::count(s.windowed_layers.begin(), s.windowed_layers.end(), true));
   r.note = s.chooser && s.unfit.empty() ? s.chooser->summary() : s.note;
   if (r.note.empty() && !(s.have & kAvx2)) r.note = "no AVX2: the slow reference computes attention";
@@ -54,6 +93,7 @@ std::string Session::report_json() const {
   return nlohmann::json{{"method", r.method},        {"kernel", r.kernel},
                         {"machine", r.machine},      {"prefill", as_json(r.prefill)},
                         {"decode", as_json(r.decode)}, {"note", r.note},
+                        {"contract", as_json(*impl_, r.contract)},
                         {"windowed_layers", r.windowed_layers},
                         {"session_bytes", own_bytes()}}
       .dump();
@@ -65,6 +105,7 @@ void Session::reset_report() {
   impl_->windowed_prefill = {};
   impl_->windowed_decode = {};
   impl_->note.clear();
+  if (impl_->contract) impl_->renew_contract();
 }
 
 }  // namespace lacuna

@@ -37,6 +37,7 @@ Result<std::unique_ptr<Session>> Session::open(const Options& options) {
   }
   s.options = options;
   LACUNA_CHECK(s.open_candidates());
+  LACUNA_CHECK(s.open_contract());
   s.have = detect_features();
   if (!options.machine.empty()) {
     bool known = true;
@@ -478,9 +479,11 @@ Status Session::Impl::attend(const AttendCall& c) {
   const auto& segments = mask.visible.segments();
   if (calibrator && c.counted) LACUNA_CHECK(observe(c, mask, args));
   chosen.clear();
-  if (!apart && !calibrator && c.counted && unfit.empty() && method->card().slug != "dense")
+  heads = nullptr;
+  if (!apart && !calibrator && c.counted && unfit.empty() && method->card().slug != "dense") {
+    if (contract) choose_heads(c, mask);
     for (const auto& s : segments) {
-      const Method* by = method.get();
+      const Method* by = &method_now();
       if (chooser) {
         chosen.push_back(choose(c, mask, s));
         const Chosen& last = chosen.back();
@@ -490,6 +493,10 @@ Status Session::Impl::attend(const AttendCall& c) {
         }
         by = candidates[last.call.phase == Phase::decode][static_cast<std::size_t>(last.choice.candidate)].get();
       }
+      if (heads && heads->all_dense && !heads->peek) {
+        plans.push_back(dense_plan(""));
+        continue;
+      }
       auto p = plan(*by, c, mask, s, args);
       if (!p.ok()) return p.error();
       if (!p.value().why.empty()) note = p.value().why;
@@ -497,6 +504,7 @@ Status Session::Impl::attend(const AttendCall& c) {
       sparse = sparse || !is_dense(p.value());
       plans.push_back(std::move(p.value()));
     }
+  }
 
   PhaseReport& r = phase->report;
   ++r.calls;
@@ -524,14 +532,17 @@ Status Session::Impl::attend(const AttendCall& c) {
 Result<Session::Impl::Outcome> Session::Impl::attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s,
                                                              const Plan& plan, const op::Attend::Args& whole, bool trial) {
   op::Attend::Args args = rows_of(whole, s.row_begin, s.row_end);
+  const Plan* run = &plan;
+  Plan guarded;
+  if (heads) run = &(guarded = with_dense_heads(plan, args.hq));
   const bool keep_lse = c.lse || options.audit != Audit::off;
   if (keep_lse) args.lse = lse.grow_as<float>(static_cast<std::size_t>(args.hq) * args.n_rows);
   {
     const Timed timed(*this, Verb::attend);
-    lower_plan(plan, mask.visible, s,
-               {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(plan, kBlockQ), .gather = !args.bias}, lowered);
+    lower_plan(*run, mask.visible, s,
+               {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(*run, kBlockQ), .gather = !args.bias}, lowered);
     args.runs = lowered.view();
-    args.pv_skip = pv_skip_of(plan);
+    args.pv_skip = pv_skip_of(*run);
     LACUNA_CHECK(execute(c, args));
   }
   phase->report.attended_pairs += lowered.attended_pairs * (args.hq / lowered.heads);
@@ -543,73 +554,14 @@ Result<Session::Impl::Outcome> Session::Impl::attend_segment(const AttendCall& c
   double allowed = 0;
   for (std::int32_t i = s.row_begin; i < s.row_end; ++i) allowed += static_cast<double>(mask.visible.visible_keys(i));
   Outcome outcome{.density = allowed > 0 ? lowered.attended_pairs / (allowed * lowered.heads) : 1.0};
-  const bool all_kept = lowered.attended_pairs == allowed * lowered.heads && !args.pv_skip;
-  if (options.audit != Audit::off) LACUNA_CHECK(audit_rows(c, mask, s, args, all_kept, trial, outcome));
-  return outcome;
-}
-
-// The rows of a segment that are audited, drawn alike whether something was left out or not: the mean
-// is over the run. In decode, a row is a whole step, so only every kDecodeAuditEvery-th is audited; a trial is
-// audited whether drawn or not, and what was not drawn stays out of the mean.
-Session::Impl::AuditedRows Session::Impl::audited_rows(const Segment& s, bool trial) {
-  if (options.audit == Audit::full || s.rows() == 0) return {0, s.rows(), true};
-  if (s.rows() == 1) {
-    const bool drawn = rng.below(kDecodeAuditEvery) == 0;
-    return {0, drawn || trial ? 1 : 0, drawn};
-  }
-  const auto row = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(s.rows())));
-  return {row, row + 1, true};
-}
-
-// Nothing was left out: these rows lost nothing, and count as such.
-void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args& args) {
-  for (const Segment& s : mask.visible.segments()) {
-    const AuditedRows rows = audited_rows(s, false);
-    for (std::int32_t i = rows.begin; i < rows.end; ++i)
-      if (mask.visible.visible_keys(s.row_begin + i) >= kMinAuditedKeys)
-        for (int h = 0; h < args.hq; ++h) phase->loss.add(0.0);
-    if (options.audit == Audit::sample) phase->loss.end_draw();
-  }
-}
-
-// Exact attention for some rows of the segment beside the sparse one that args describes (its out
-// and lse are done). all_kept: the plan left nothing out, and what the two log-sums differ by is rounding.
-Status Session::Impl::audit_rows(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept,
-                                 bool trial, Outcome& outcome) {
+  outcome.all_kept = lowered.attended_pairs == allowed * lowered.heads && !args.pv_skip;
+  if (heads) tell_contract(lowered, args.hq, allowed, false);
+  if (options.audit == Audit::off) return outcome;
   const Timed timed(*this, Verb::account);
-  const auto [begin, end, drawn] = audited_rows(s, trial);
-  if (begin == end) return {};
-  if (mask.visible.visible_keys(s.row_begin + end - 1) < kMinAuditedKeys) return {};
-  lower_dense(mask.visible, s.row_begin + begin, s.row_begin + end, kBlockQ, audit_runs);
-  op::Attend::Args exact = rows_of(args, begin, end);
-  exact.runs = audit_runs.view();
-  exact.pv_skip = nullptr;
-  exact.out = audit_out.grow_as<float>(static_cast<std::size_t>(args.hq) * exact.n_rows * args.dv);
-  exact.out_head = static_cast<std::int64_t>(exact.n_rows) * args.dv;
-  exact.out_row = args.dv;
-  exact.lse = audit_lse.grow_as<float>(static_cast<std::size_t>(args.hq) * exact.n_rows);
-  LACUNA_CHECK(execute(c, exact));
-  for (int h = 0; h < args.hq; ++h)
-    for (std::int32_t i = 0; i < exact.n_rows; ++i) {
-      if (mask.visible.visible_keys(s.row_begin + begin + i) < kMinAuditedKeys) continue;
-      const double lost = all_kept ? 0.0 : lost_mass(args.lse[static_cast<std::size_t>(h) * args.n_rows + begin + i],
-                                                     exact.lse[static_cast<std::size_t>(h) * exact.n_rows + i]);
-      outcome.lost += lost;
-      ++outcome.audited;
-      if (!drawn) continue;
-      phase->loss.add(lost);
-      const float* kept = args.out + h * args.out_head + (begin + i) * args.out_row;
-      const float* all = exact.out + h * exact.out_head + i * exact.out_row;
-      double difference = 0, size = 0;
-      for (int d = 0; d < args.dv; ++d) {
-        difference += (kept[d] - all[d]) * (kept[d] - all[d]);
-        size += static_cast<double>(all[d]) * all[d];
-      }
-      phase->error_sum += size > 0 ? std::sqrt(difference / size) : 0.0;
-      ++phase->error_rows;
-    }
-  if (options.audit == Audit::sample) phase->loss.end_draw();
-  return {};
+  draw_rows(s, trial);
+  LACUNA_CHECK(audit_segment(c, mask, s, args, outcome));
+  if (heads && heads->peek) LACUNA_CHECK(peek(c, mask, s, plan, args));
+  return outcome;
 }
 
 void* Session::Impl::scratch(int slot, std::size_t bytes) {

@@ -4,9 +4,11 @@
 
 #include <deque>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "account/contract.h"
 #include "account/loss.h"
 #include "base/buffer.h"
 #include "base/rng.h"
@@ -24,7 +26,7 @@
 namespace lacuna {
 
 constexpr std::int32_t kBlockQ = 64;                // rows per block where the pattern does not say
-constexpr std::uint64_t kDecodeAuditEvery = 64;     // steps: an audited one costs a dense step
+constexpr std::int32_t kAuditEvery = 64;            // rows, of which one is audited: in decode, steps
 
 struct Session::Impl final : Context {
   // One mask of the current graph and what follows from it.
@@ -37,9 +39,7 @@ struct Session::Impl final : Context {
   };
   struct PhaseState {
     PhaseReport report;
-    LossCounter loss;
-    double error_sum = 0;
-    std::int64_t error_rows = 0;
+    LossCounter loss, error;
   };
 
   Status force(const std::string& kernel);
@@ -92,6 +92,7 @@ struct Session::Impl final : Context {
   struct Outcome {
     double density = 1, lost = 0;
     std::int64_t audited = 0;
+    bool all_kept = false;  // nothing was left out, and what two log-sums differ by is rounding
   };
   void tell_chooser(const Chosen& chosen, const Outcome& outcome);
   static bool causal(const Visibility& v, const Segment& s);
@@ -100,14 +101,25 @@ struct Session::Impl final : Context {
   Result<Outcome> attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
                                  const op::Attend::Args& whole, bool trial);
   Status execute(const AttendCall& c, op::Attend::Args args);
-  struct AuditedRows {
-    std::int32_t begin, end;
-    bool drawn;  // by chance: they count in the report
+
+  // engine/audit.cpp
+  struct AuditedRow {
+    std::int32_t row;  // of the segment
+    bool drawn;        // by chance: it counts in the report
   };
-  AuditedRows audited_rows(const Segment& s, bool trial);
+  void draw_rows(const Segment& s, bool trial);
   void audit_lossless(const MaskEntry& mask, const op::Attend::Args& args);
-  Status audit_rows(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, bool all_kept, bool trial,
-                    Outcome& outcome);
+  Status audit_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, Outcome& outcome);
+  op::Attend::Args gather_rows(const op::Attend::Args& args, std::span<const std::int32_t> rows);
+  Status peek(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan, const op::Attend::Args& args);
+
+  // engine/keep_contract.cpp
+  Status open_contract();
+  void renew_contract();
+  const Method& method_now() const;
+  void choose_heads(const AttendCall& c, const MaskEntry& mask);
+  Plan with_dense_heads(const Plan& plan, std::int32_t heads) const;
+  void tell_contract(const LoweredRuns& runs, std::int32_t heads, double pairs, bool of_dense);
   double kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const;
 
   // Context
@@ -142,11 +154,17 @@ struct Session::Impl final : Context {
   std::vector<std::unique_ptr<Method>> candidates[2];       // as the chooser numbers them, by phase
   std::deque<std::pair<CallShape, CostModel>> costs;        // of the shapes seen; stay where they are
   std::vector<Chosen> chosen;                               // by segment
+  std::unique_ptr<Contract> contract;                       // set: options.max_loss or max_error
+  std::vector<std::unique_ptr<Method>> wider;               // the method, keeping ever more
+  Contract::Call contract_call;
+  const Contract::Choice* heads = nullptr;                  // of this call; null: all as the method says
   LoweredRuns lowered, audit_runs;
+  std::vector<AuditedRow> audited;          // of a segment
+  std::vector<std::int32_t> rows_to_audit;  // of those, the ones that see enough keys
   Workspace workspace;
   PackedView call_k, call_v;  // of this call, once something reads them
   bool keys_packed = false, values_packed = false;
-  Buffer own_k, own_v, ordered, lse, audit_out, audit_lse;
+  Buffer own_k, own_v, ordered, lse, audit_q, audit_bias, audit_out, audit_lse;
   std::vector<Buffer> slots;
   std::vector<std::int32_t> from_list, to_list;
   std::vector<SideRequest> side_requests;  // by layer; null: not asked for yet

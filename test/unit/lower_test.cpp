@@ -127,6 +127,35 @@ Pattern random_pattern(Rng& rng, const Segment& s, std::int64_t n_cells, int kin
   return map;
 }
 
+// Some rows by themselves keep what they keep among all, and no plan is "everything".
+void check_lone_rows(Rng& rng, const Plan& plan, const Visibility& v, const Segment& s, std::int32_t block_q, const std::string& what) {
+  std::vector<std::int32_t> rows, call_rows;
+  for (std::int32_t i = 0; i < s.rows(); ++i)
+    if (rng.below(4) == 0) rows.push_back(i), call_rows.push_back(s.row_begin + i);
+  if (rows.empty()) return;
+  LoweredRuns all, some, dense;
+  const LowerOptions how{.q_heads = kHeads, .kv_heads = kKvHeads, .block_q = block_q};
+  LowerOptions only = how;
+  only.only = rows;
+  lower_plan(plan, v, s, how, all);
+  lower_plan(plan, v, s, only, some);
+  lower_dense_rows(v, call_rows, dense);
+  ASSERT_EQ(law_runs_are_well_formed(some.view()), "") << what;
+  ASSERT_EQ(law_runs_are_well_formed(dense.view()), "") << what;
+  double pairs = 0;
+  for (std::int32_t h = 0; h < kHeads; ++h)
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      for (std::int64_t c = 0; c < v.n_cells(); ++c) {
+        const bool kept = run_bit(some.view(), h, static_cast<std::int32_t>(i), c);
+        pairs += kept;
+        ASSERT_EQ(kept, run_bit(all.view(), h, rows[i], c)) << what << " head " << h << " row " << rows[i] << " cell " << c;
+        ASSERT_EQ(run_bit(dense.view(), h, static_cast<std::int32_t>(i), c), v.sees(call_rows[i], c)) << what;
+      }
+  double listed = 0;
+  for (const double n : some.list_pairs) listed += n * kHeads / some.heads;
+  ASSERT_EQ(listed, pairs) << what;
+}
+
 // Plans of one pattern, and plans that send every head its own way.
 void check_all_patterns(Rng& rng, const Visibility& v, const std::string& what) {
   LoweredRuns runs;  // one for all, as a session has it
@@ -158,6 +187,8 @@ void check_all_patterns(Rng& rng, const Visibility& v, const std::string& what) 
       ASSERT_EQ(law_runs_agree_with_keeps(t, pattern_of, kHeads, v, s, &pairs), "")
           << what << " kind " << kind << " rows " << s.row_begin << ".." << s.row_end;
       ASSERT_EQ(runs.attended_pairs * runs.heads_per_list, static_cast<double>(pairs)) << what;
+      check_lone_rows(rng, plan, v, s, block_q_of(plan, block_q), what + " kind " + std::to_string(kind));
+      if (testing::Test::HasFatalFailure()) return;
     }
 }
 

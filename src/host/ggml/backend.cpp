@@ -133,7 +133,15 @@ std::string Instance::summary() const {
                 "lacuna: %s: density prefill %.3f decode %.3f, mean lost mass %s + %s, attention %.2f s + %.2f s",
                 r.method.c_str(), r.prefill.density(), r.decode.density(), lost(r.prefill.lost).c_str(),
                 lost(r.decode.lost).c_str(), seconds(r.prefill), seconds(r.decode));
-  return line;
+  std::string text = line;
+  if (const ContractReport& c = r.contract; c.limit > 0) {
+    const auto state = [](ContractReport::State s) {
+      return s == ContractReport::State::held ? "held" : s == ContractReport::State::open ? "not shown" : "broken";
+    };
+    std::snprintf(line, sizeof line, ", contract of %.4f %s + %s, %d of %d heads dense", c.limit, state(c.prefill), state(c.decode), c.dense_heads, c.heads);
+    text += line;
+  }
+  return text;
 }
 
 // No exception may pass through ggml's C code.
