@@ -10,11 +10,13 @@ namespace {
 constexpr double kFade = 0.95;          // of a row's weight per later row: some twenty rows are remembered
 constexpr double kSeen = 1.5;           // weight of rows before a head is judged: two
 constexpr double kWorthIt = 0.05;       // of the pairs, at least, for a head to be sparse
+constexpr double kDearest = 5;          // limits that one head may lose, however much the run has left to lose
 constexpr double kCaution = 1.1;        // losses grow as prompts do, and heads chosen for small losses were also lucky
 constexpr std::int64_t kDecodeLooks = 4;     // first steps that are dense and looked at
 constexpr std::int64_t kPeekEvery = 3, kDecodePeekEvery = 64;
 constexpr double kDecodePasses = 64;    // passes that an excess is made up for in: one draw per layer, about
 constexpr int kWidenAfter = 2;          // passes
+constexpr const char* kTooDear = "loses too much for what it saves";
 
 }  // namespace
 
@@ -73,7 +75,7 @@ void Contract::begin_pass(Phase phase, const LossCounter& counter) {
   const double horizon = decode ? std::max(static_cast<double>(r.layers.size()), 1.0) : draws - static_cast<double>(r.draws);
   r.draws = counter.draws();
   if (!decode && horizon <= 0) return spend(r, 0);
-  const double reserve = 2 * std::sqrt(counter.variance() * horizon);
+  const double reserve = 2 * std::sqrt(counter.variance(4 * limit_ * limit_) * horizon);
   const double allowed = limit_ * (draws + horizon) - owed - reserve;
   spend(r, std::max(0.0, allowed) / (kCaution * horizon));
 }
@@ -93,6 +95,7 @@ void Contract::spend(Run& r, double allowed) {
       h.dense = true;
       if (h.weight < kSeen) h.why = "not looked at yet";
       else if (saved < kWorthIt) h.why = "nothing to save: the method keeps nearly all";
+      else if (loss > kDearest * limit_) h.why = kTooDear;
       else offers.push_back({loss / saved, loss, &h});
     }
   std::sort(offers.begin(), offers.end(), [](const Offer& a, const Offer& b) { return a.ratio < b.ratio; });
@@ -100,7 +103,7 @@ void Contract::spend(Run& r, double allowed) {
   for (const Offer& o : offers) {
     const bool affordable = o.loss <= left;
     o.head->dense = !affordable;
-    o.head->why = affordable ? "" : allowed > 0 ? "loses too much for what it saves" : "the bound is still too wide, or the run has lost too much";
+    o.head->why = affordable ? "" : allowed > 0 ? kTooDear : "the bound is still too wide, or the run has lost too much";
     left = affordable ? left - o.loss : 0;
   }
   for (Layer& l : r.layers) {

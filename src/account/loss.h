@@ -58,8 +58,8 @@ class LossCounter {
     return draw_sum_ + (sampling || sampled_ ? (kLogChance + kSquares * squares_) / kBet : 0.0);
   }
   double sum() const { return draw_sum_; }
-  // Mean squared deviation of a sampled draw.
-  double variance() const { return sampled_ ? squares_ / static_cast<double>(sampled_) : 0.0; }
+  // Mean squared deviation of the sampled draws and one more, of `guess`.
+  double variance(double guess) const { return (squares_ + guess) / static_cast<double>(sampled_ + 1); }
   LossStats stats() const {
     LossStats s;
     s.rows = rows_;

@@ -88,19 +88,19 @@ Status Session::Impl::audit_segment(const AttendCall& c, const MaskEntry& mask, 
   const auto counts = [&](const AuditedRow& a) { return mask.visible.visible_keys(s.row_begin + a.row) >= kMinAuditedKeys; };
   std::erase_if(audited, [&](const AuditedRow& a) { return !counts(a); });
   const bool sure = options.audit == Audit::full || outcome.all_kept;
-  std::vector<std::int32_t> cells_rows;
+  std::vector<std::int32_t> call_rows;
   for (std::size_t begin = 0; begin < audited.size(); begin += kRowsAtOnce) {
     const auto now = std::span(audited).subspan(begin, std::min(kRowsAtOnce, audited.size() - begin));
     op::Attend::Args exact;
     if (!outcome.all_kept) {
       rows_to_audit.clear();
-      cells_rows.clear();
+      call_rows.clear();
       for (const AuditedRow& a : now) {
         rows_to_audit.push_back(a.row);
-        cells_rows.push_back(s.row_begin + a.row);
+        call_rows.push_back(s.row_begin + a.row);
       }
       exact = gather_rows(args, rows_to_audit);
-      lower_dense_rows(mask.visible, cells_rows, audit_runs);
+      lower_dense_rows(mask.visible, call_rows, audit_runs);
       exact.runs = audit_runs.view();
       exact.pv_skip = nullptr;
       LACUNA_CHECK(execute(c, exact));

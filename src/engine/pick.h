@@ -68,6 +68,7 @@ const kernel::Kernel<Op>* pick(const kernel::KernelList<Op>& list, const typenam
     else if (forced.empty() && k->only_forced) why = k->only_forced;
     else if ((have & k->needs) != k->needs) why = "";  // spelt out below, only if somebody listens
     else if (k->why_not) why = k->why_not(args, workers);
+    if (!why && forced.empty() && k->yields) why = k->yields(args);
     if (!why) return k;
     if (refusals) refusals->push_back({k->name, *why ? why : missing_features(have, k->needs)});
   }

@@ -26,6 +26,9 @@ struct Kernel {
   // Why this kernel cannot take the call, in words a user understands; null = it can. `workers` is
   // how many threads will run it.
   const char* (*why_not)(const Args&, int workers) = nullptr;
+  // Why a kernel further down the list is better at the call, though this one can take it; null = it is
+  // not. Not asked where this one is forced by name.
+  const char* (*yields)(const Args&) = nullptr;
   int phases = 1;
   int (*tasks)(const Args&, int phase, int workers) = nullptr;
   std::size_t (*scratch_bytes)(const Args&) = nullptr;              // per worker; may be null

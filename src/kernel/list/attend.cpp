@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of op attend, best first. Decode kernels (few rows, split over the cells) stand before the
-// prefill kernels that would take the same call.
+// prefill kernels that would take the same call, or these yield to them.
 #include <iterator>
 
 #include "kernel/kernel.h"
@@ -37,9 +37,9 @@ extern const Kernel<op::Attend> attend, attend_decode;
 
 namespace {
 const Kernel<op::Attend>* const kAttend[] = {
-    &avx512bf16::attend_decode,
-    &amx::attend,
+    &amx::attend,  // yields very few rows to the one below
     &amx::attend_emulated,
+    &avx512bf16::attend_decode,
     &avx512bf16::attend,
     &avx512::attend_decode,
     &avx512::attend,
