@@ -49,11 +49,16 @@ struct ContractReport {
     open,    // the mean is, its bound is not: too few rows were audited to show it
     broken,  // the mean is not
   };
-  double limit = 0;           // 0: no contract
-  bool of_error = false;      // else of lost mass
-  State prefill = State::held, decode = State::held;
-  int dense_heads = 0, heads = 0;  // (layer, query head) of prompts: dense in the last call; in all
-  int widened_layers = 0;          // in which the method keeps more than it was asked to
+  // By the rows that were drawn, which is less than the report's figures rest on where every row is audited.
+  struct Phase {
+    State state = State::held;
+    double mean = 0, upper = 0;
+    int dense_heads = 0, heads = 0;  // (layer, query head): that the next call would leave dense; in all
+    int widened_layers = 0;          // in which the method keeps more than it was asked to
+  };
+  double limit = 0;       // 0: no contract
+  bool of_error = false;  // else of lost mass
+  Phase prefill, decode;
 };
 
 struct Report {

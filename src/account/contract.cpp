@@ -25,9 +25,9 @@ double Contract::estimate(const Head& h, double limit) {
   return (h.loss + limit) / (h.weight + 1);
 }
 
-const Contract::Choice& Contract::choose(const Call& call, const LossCounter& counter) {
+const Contract::Choice& Contract::choose(const Call& call) {
   Run& r = run(call.phase);
-  if (call.layer <= r.last_layer) begin_pass(call.phase, counter);
+  if (call.layer <= r.last_layer) begin_pass(call.phase);
   r.last_layer = call.layer;
   const auto n = static_cast<std::size_t>(std::max(call.layer, 0));
   if (n >= r.layers.size()) r.layers.resize(n + 1);
@@ -66,11 +66,12 @@ void Contract::kept(const Call& call, int head, double density) {
 }
 
 // What the coming pass may lose, in draws' losses: what a pass earns, and what is left of earlier ones or is owed for them.
-void Contract::begin_pass(Phase phase, const LossCounter& counter) {
+void Contract::begin_pass(Phase phase) {
   Run& r = run(phase);
+  const LossCounter& counter = ledger(phase);
   const bool decode = phase == Phase::decode;
   const auto draws = static_cast<double>(counter.draws());
-  const double owed = decode ? counter.sum() : counter.at_most(by_chance_);
+  const double owed = decode ? counter.sum() : counter.at_most(true);
   // A pass of one draw or less, as in decode, says nothing: many are looked at together.
   const double horizon = decode ? std::max(static_cast<double>(r.layers.size()), 1.0) : draws - static_cast<double>(r.draws);
   r.draws = counter.draws();
@@ -133,15 +134,19 @@ std::vector<Contract::DenseHead> Contract::dense_heads() const {
   return out;
 }
 
-int Contract::heads(Phase phase) const {
-  std::size_t n = 0;
-  for (const Layer& l : run(phase).layers) n += l.heads.size();
-  return static_cast<int>(n);
-}
-
-int Contract::widened_layers(Phase phase) const {
-  const auto& layers = run(phase).layers;
-  return static_cast<int>(std::count_if(layers.begin(), layers.end(), [](const Layer& l) { return l.level > 0; }));
+ContractReport::Phase Contract::report(Phase phase) const {
+  using State = ContractReport::State;
+  ContractReport::Phase r;
+  const LossStats lost = ledgers_[phase == Phase::decode ? 1 : 0].stats();
+  r.mean = lost.mean;
+  r.upper = lost.upper;
+  r.state = lost.upper <= limit_ ? State::held : lost.mean > limit_ ? State::broken : State::open;
+  for (const Layer& l : run(phase).layers) {
+    r.heads += static_cast<int>(l.heads.size());
+    r.widened_layers += l.level > 0;
+    for (const Head& h : l.heads) r.dense_heads += h.dense;
+  }
+  return r;
 }
 
 }  // namespace lacuna

@@ -24,9 +24,8 @@ namespace lacuna {
 
 class Contract {
  public:
-  // limit: of the mean loss, 0 < limit < 1. by_chance: rows are sampled (else all are audited, and the mean is its own bound).
-  // widest: how often the method can be made to keep more.
-  Contract(double limit, bool by_chance, int widest) : limit_(limit), by_chance_(by_chance), widest_(widest) {}
+  // limit: of the mean loss, 0 < limit < 1. widest: how often the method can be made to keep more.
+  Contract(double limit, int widest) : limit_(limit), widest_(widest) {}
   double limit() const { return limit_; }
 
   struct Call {
@@ -41,17 +40,16 @@ class Contract {
     int level = 0;      // how much wider than asked the method shall keep: 0 .. widest
   };
 
-  // What heads of a call may do; once per call and layer, in order. `counter`: the phase's losses so far.
-  const Choice& choose(const Call& call, const LossCounter& counter);
-  // What came of it. A row's loss in one head, whether the head ran sparse or was peeked at; the share of its keys that the
-  // method keeps.
-  void saw(const Call& call, int head, double loss);
+  // What heads of a call may do; once per call and layer, in order.
+  const Choice& choose(const Call& call);
+  // What came of it: the share of its keys that the method keeps in a head; a row's loss there, whether the head ran sparse or was
+  // peeked at.
   void kept(const Call& call, int head, double density);
+  void saw(const Call& call, int head, double loss);
+  // The rows drawn by chance, and those of calls in which nothing was left out: what the contract is about.
+  LossCounter& ledger(Phase phase) { return ledgers_[phase == Phase::decode ? 1 : 0]; }
 
-  using State = ContractReport::State;
-  State state(const LossStats& lost) const {
-    return lost.upper <= limit_ ? State::held : lost.mean > limit_ ? State::broken : State::open;
-  }
+  ContractReport::Phase report(Phase phase) const;
 
   // A head that was left dense in some calls.
   struct DenseHead {
@@ -62,8 +60,6 @@ class Contract {
     const char* why = "";          // as of the last call; empty: sparse there
   };
   std::vector<DenseHead> dense_heads() const;
-  int heads(Phase phase) const;           // (layer, query head)s seen
-  int widened_layers(Phase phase) const;  // whose method was made wider
 
  private:
   struct Head {
@@ -87,13 +83,13 @@ class Contract {
   Run& run(Phase phase) { return runs_[phase == Phase::decode ? 1 : 0]; }
   const Run& run(Phase phase) const { return runs_[phase == Phase::decode ? 1 : 0]; }
   static double estimate(const Head& h, double limit);
-  void begin_pass(Phase phase, const LossCounter& counter);
+  void begin_pass(Phase phase);
   void spend(Run& run, double allowed);
 
   double limit_;
-  bool by_chance_;
   int widest_;
   Run runs_[2];
+  LossCounter ledgers_[2];
   Choice choice_;
 };
 

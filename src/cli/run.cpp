@@ -163,33 +163,31 @@ std::string lost_words(const Json& lost, std::string_view where) {
                      percent(lost["max"]), lost["rows"].get<std::int64_t>());
 }
 
-std::string contract_words_of(const nlohmann::json& contract, const char* phase, const Json& lost) {
-  const std::string state = at_path(contract, {phase}).get<std::string>();
-  if (lost["upper"] == lost["mean"]) return fmt::format("{} {}", state, percent(lost["mean"]));
-  return fmt::format("{} {}, at most {}", state, percent(lost["mean"]), percent(lost["upper"]));
+std::string state_words(const nlohmann::json& phase) {
+  const std::string state = phase["state"] == "open" ? "not shown" : phase["state"].get<std::string>();
+  if (phase["upper"] == phase["mean"]) return fmt::format("{} ({})", state, percent(phase["mean"]));
+  return fmt::format("{} ({}, at most {})", state, percent(phase["mean"]), percent(phase["upper"]));
 }
 
-// What became of the contract, as two lines.
-void print_contract(const Json& j, bool wrote) {
-  const nlohmann::json contract = j["contract"];
+std::string contract_title(const nlohmann::json& contract) {
+  return fmt::format("{} within {:.4g} %", contract["of"] == "output_error" ? "output error" : "lost mass", 100 * contract["limit"].get<double>());
+}
+
+void print_contract(const nlohmann::json& contract, bool wrote) {
   if (!contract.is_object()) return;
-  const bool of_error = contract["of"] == "output_error";
-  fmt::print("{} {} within {:.4g} %: prompt {}", bold("contract"), of_error ? "output error" : "lost mass", 100 * contract["limit"].get<double>(),
-             contract_words_of(contract, "prefill", j[of_error ? "output_error" : "lost_mass"]));
-  if (wrote) fmt::print("; writing {}", contract_words_of(contract, "decode", j[of_error ? "output_error_decode" : "lost_mass_decode"]));
-  fmt::print("\n         {} of {} heads dense at the prompt's end", contract["dense_heads"].get<int>(), contract["heads"].get<int>());
-  if (const int layers = contract["widened_layers"].get<int>()) fmt::print("; {} layers keep more than was asked", layers);
+  const auto& prompt = contract["prefill"];
+  fmt::print("{} {}: {} in the prompt", bold("contract"), contract_title(contract), state_words(prompt));
+  if (wrote) fmt::print(",\n         {} while writing", state_words(contract["decode"]));
+  fmt::print("\n         {} of {} heads dense at the prompt's end", prompt["dense_heads"].get<int>(), prompt["heads"].get<int>());
+  if (const int layers = prompt["widened_layers"].get<int>()) fmt::print("; {} layers keep more than was asked", layers);
   fmt::print("\n");
 }
 
 // Before the answer, so that nobody takes it for more than it is.
 void warn_of_contract(const nlohmann::json& report) {
   const nlohmann::json contract = at_path(report, {"contract"});
-  if (!contract.is_object() || contract["prefill"] == "held") return;
-  const std::string of = contract["of"].get<std::string>();
-  note(fmt::format("the contract is {}: {} of the prompt {:.3g} %, at most {:.3g} %, limit {:.3g} %", contract["prefill"] == "open" ? "not shown to be kept" : "broken",
-                   of == "output_error" ? "output error" : "lost mass", 100 * at_path(report, {"prefill", of.c_str(), "mean"}).get<double>(),
-                   100 * at_path(report, {"prefill", of.c_str(), "upper"}).get<double>(), 100 * contract["limit"].get<double>()));
+  if (contract.is_object() && contract["prefill"]["state"] != "held")
+    note(fmt::format("contract: {} is {} in the prompt", contract_title(contract), state_words(contract["prefill"])));
 }
 
 void print_summary(const Json& j, const Outcome& out, const nlohmann::json& report) {
@@ -211,7 +209,7 @@ void print_summary(const Json& j, const Outcome& out, const nlohmann::json& repo
       fmt::print("; {} layers of the model see a window only: dense, counted apart", n.get<int>());
     fmt::print("\n{} {}\n", bold("lost    "), lost_words(j["lost_mass"], "of the attention mass in the prompt"));
     if (out.decode_steps > 0) fmt::print("{} {}\n", bold("        "), lost_words(j["lost_mass_decode"], "while writing"));
-    print_contract(j, out.decode_steps > 0);
+    print_contract(j["contract"], out.decode_steps > 0);
     double attention = 0;
     for (const auto& [step, s] : j["attention_s"].items()) attention += s.is_number() ? s.get<double>() : 0.0;
     fmt::print("{} {:.2f} s of attention:", bold("spent   "), attention);

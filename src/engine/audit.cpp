@@ -27,19 +27,28 @@ float lse_of(const op::Attend::Args& a, int h, std::int32_t i) { return a.lse[st
 }  // namespace
 
 // Which rows of a segment are audited: of every kAuditEvery one, each as likely as the others, whether something was left out or
-// not; so the mean is over the run, whatever the sizes of its calls. A trial has at least one row, drawn or not: what was not
-// drawn stays out of the mean.
+// not; so the mean is over the run, whatever the sizes of its calls. A full audit adds the others, and draws alike. A trial has at
+// least one row, drawn or not: what was not drawn stays out of the mean.
 void Session::Impl::draw_rows(const Segment& s, bool trial) {
   audited.clear();
-  if (options.audit == Audit::full) {
-    for (std::int32_t i = 0; i < s.rows(); ++i) audited.push_back({i, true});
-    return;
-  }
+  const bool all = options.audit == Audit::full;
   for (std::int32_t first = 0; first < s.rows(); first += kAuditEvery) {
-    const std::int32_t row = first + static_cast<std::int32_t>(rng.below(kAuditEvery));
-    if (row < s.rows()) audited.push_back({row, true});
+    const std::int32_t drawn = first + static_cast<std::int32_t>(rng.below(kAuditEvery));
+    if (!all && drawn < s.rows()) audited.push_back({drawn, true, true});
+    for (std::int32_t i = first; all && i < std::min(first + kAuditEvery, s.rows()); ++i) audited.push_back({i, i == drawn, true});
   }
-  if (trial && audited.empty() && s.rows() > 0) audited.push_back({s.rows() - 1, false});
+  if (trial && audited.empty() && s.rows() > 0) audited.push_back({s.rows() - 1, false, false});
+}
+
+void Session::Impl::count_row(double lost, double error, bool drawn, bool counted) {
+  if (counted) phase->loss.add(lost), phase->error.add(error);
+  if (drawn && contract) contract->ledger(contract_call.phase).add(options.max_error > 0 ? error : lost);
+}
+
+void Session::Impl::end_row(bool nothing_left_out, bool drawn, bool counted) {
+  const bool sure = nothing_left_out || options.audit == Audit::full;
+  if (counted) phase->loss.end_draw(sure), phase->error.end_draw(sure);
+  if (drawn && contract) contract->ledger(contract_call.phase).end_draw(nothing_left_out);
 }
 
 // Nothing was left out: these rows lost nothing, and count as such.
@@ -48,10 +57,8 @@ void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args
     draw_rows(s, false);
     for (const AuditedRow& a : audited) {
       if (mask.visible.visible_keys(s.row_begin + a.row) < kMinAuditedKeys) continue;
-      for (LossCounter* counter : {&phase->loss, &phase->error}) {
-        for (int h = 0; h < args.hq; ++h) counter->add(0.0);
-        counter->end_draw(true);
-      }
+      for (int h = 0; h < args.hq; ++h) count_row(0, 0, a.drawn, a.counted);
+      end_row(true, a.drawn, a.counted);
     }
   }
 }
@@ -87,7 +94,6 @@ Status Session::Impl::audit_segment(const AttendCall& c, const MaskEntry& mask, 
                                     Outcome& outcome) {
   const auto counts = [&](const AuditedRow& a) { return mask.visible.visible_keys(s.row_begin + a.row) >= kMinAuditedKeys; };
   std::erase_if(audited, [&](const AuditedRow& a) { return !counts(a); });
-  const bool sure = options.audit == Audit::full || outcome.all_kept;
   std::vector<std::int32_t> call_rows;
   for (std::size_t begin = 0; begin < audited.size(); begin += kRowsAtOnce) {
     const auto now = std::span(audited).subspan(begin, std::min(kRowsAtOnce, audited.size() - begin));
@@ -106,7 +112,7 @@ Status Session::Impl::audit_segment(const AttendCall& c, const MaskEntry& mask, 
       LACUNA_CHECK(execute(c, exact));
     }
     for (std::size_t i = 0; i < now.size(); ++i) {
-      const auto [row, drawn] = now[i];
+      const auto [row, drawn, counted] = now[i];
       for (int h = 0; h < args.hq; ++h) {
         double lost = 0, error = 0;
         const bool dense = outcome.all_kept || (heads && heads->dense[static_cast<std::size_t>(h)]);
@@ -114,16 +120,13 @@ Status Session::Impl::audit_segment(const AttendCall& c, const MaskEntry& mask, 
           const auto at = static_cast<std::int32_t>(i);
           lost = lost_mass(lse_of(args, h, row), lse_of(exact, h, at));
           error = relative_error(out_row(args, h, row), out_row(exact, h, at), args.dv);
-          if (heads) contract->saw(contract_call, h, options.max_error > 0 ? error : lost);
+          if (heads && drawn) contract->saw(contract_call, h, options.max_error > 0 ? error : lost);
         }
         outcome.lost += lost;
         ++outcome.audited;
-        if (!drawn) continue;
-        phase->loss.add(lost);
-        phase->error.add(error);
+        count_row(lost, error, drawn, counted);
       }
-      phase->loss.end_draw(sure);
-      phase->error.end_draw(sure);
+      end_row(outcome.all_kept, drawn, counted);
     }
   }
   return {};

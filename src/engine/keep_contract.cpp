@@ -63,8 +63,7 @@ Status Session::Impl::open_contract() {
 }
 
 void Session::Impl::renew_contract() {
-  contract = std::make_unique<Contract>(std::max(options.max_loss, options.max_error), options.audit == Audit::sample,
-                                        static_cast<int>(wider.size()));
+  contract = std::make_unique<Contract>(std::max(options.max_loss, options.max_error), static_cast<int>(wider.size()));
 }
 
 const Method& Session::Impl::method_now() const {
@@ -75,7 +74,7 @@ void Session::Impl::choose_heads(const AttendCall& c, const MaskEntry& mask) {
   contract_call = {.phase = mask.decode ? Phase::decode : Phase::prefill, .layer = c.layer, .heads = static_cast<int>(c.q.heads()), .keys = 0};
   for (const Segment& s : mask.visible.segments())
     if (s.rows() > 0) contract_call.keys = std::max(contract_call.keys, mask.visible.visible_keys(s.row_end - 1));
-  heads = &contract->choose(contract_call, options.max_error > 0 ? phase->error : phase->loss);
+  heads = &contract->choose(contract_call);
 }
 
 // The method's plan, but that some heads see everything.

@@ -22,8 +22,14 @@ nlohmann::json as_json(const LossStats& s) {
   return {{"mean", s.mean}, {"upper", s.upper}, {"p95", s.p95}, {"max", s.max}, {"rows", s.rows}};
 }
 
-const char* name_of(ContractReport::State s) {
-  return s == ContractReport::State::held ? "held" : s == ContractReport::State::open ? "open" : "broken";
+nlohmann::json as_json(const ContractReport::Phase& r) {
+  using State = ContractReport::State;
+  return {{"state", r.state == State::held ? "held" : r.state == State::open ? "open" : "broken"},
+          {"mean", r.mean},
+          {"upper", r.upper},
+          {"heads", r.heads},
+          {"dense_heads", r.dense_heads},
+          {"widened_layers", r.widened_layers}};
 }
 
 nlohmann::json as_json(const Session::Impl& s, const ContractReport& r) {
@@ -35,11 +41,8 @@ nlohmann::json as_json(const Session::Impl& s, const ContractReport& r) {
                      {"loss", h.loss < 0 ? nlohmann::json() : nlohmann::json(h.loss)}, {"why", h.why}});
   return {{"limit", r.limit},
           {"of", r.of_error ? "output_error" : "lost_mass"},
-          {"prefill", name_of(r.prefill)},
-          {"decode", name_of(r.decode)},
-          {"heads", r.heads},
-          {"dense_heads", r.dense_heads},
-          {"widened_layers", r.widened_layers},
+          {"prefill", as_json(r.prefill)},
+          {"decode", as_json(r.decode)},
           {"were_dense", dense}};
 }
 
@@ -58,16 +61,13 @@ nlohmann::json as_json(const PhaseReport& r) {
           {"lost_mass", as_json(r.lost)}};
 }
 
-ContractReport contract_of(const Session::Impl& s, const PhaseReport& prefill, const PhaseReport& decode) {
+ContractReport contract_of(const Session::Impl& s) {
   ContractReport r;
   if (!s.contract) return r;
   r.limit = s.contract->limit();
   r.of_error = s.options.max_error > 0;
-  r.prefill = s.contract->state(r.of_error ? prefill.error : prefill.lost);
-  r.decode = s.contract->state(r.of_error ? decode.error : decode.lost);
-  r.heads = s.contract->heads(Phase::prefill);
-  for (const auto& h : s.contract->dense_heads()) r.dense_heads += h.phase == Phase::prefill && *h.why;
-  r.widened_layers = s.contract->widened_layers(Phase::prefill);
+  r.prefill = s.contract->report(Phase::prefill);
+  r.decode = s.contract->report(Phase::decode);
   return r;
 }
 
@@ -81,7 +81,7 @@ Report Session::report() const {
   r.machine = describe(s.have);
   r.prefill = finished(s.prefill, s.windowed_prefill);
   r.decode = finished(s.decode, s.windowed_decode);
-  r.contract = contract_of(s, r.prefill, r.decode);
+  r.contract = contract_of(s);
   r.windowed_layers = static_cast<int>(std::count(s.windowed_layers.begin(), s.windowed_layers.end(), true));
   r.note = s.chooser && s.unfit.empty() ? s.chooser->summary() : s.note;
   if (r.note.empty() && !(s.have & kAvx2)) r.note = "no AVX2: the slow reference computes attention";

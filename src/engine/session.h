@@ -105,10 +105,13 @@ struct Session::Impl final : Context {
   // engine/audit.cpp
   struct AuditedRow {
     std::int32_t row;  // of the segment
-    bool drawn;        // by chance: it counts in the report
+    bool drawn;        // by chance
+    bool counted;      // in the report: drawn, or all are
   };
   void draw_rows(const Segment& s, bool trial);
   void audit_lossless(const MaskEntry& mask, const op::Attend::Args& args);
+  void count_row(double lost, double error, bool drawn, bool counted);
+  void end_row(bool nothing_left_out, bool drawn, bool counted);
   Status audit_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, Outcome& outcome);
   op::Attend::Args gather_rows(const op::Attend::Args& args, std::span<const std::int32_t> rows);
   Status peek(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan, const op::Attend::Args& args);

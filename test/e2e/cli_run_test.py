@@ -23,13 +23,13 @@ PLUGIN = LACUNA.with_name("liblacuna-ggml.so")
 
 FIELDS = """model prompt_tokens generated_tokens method host kernel ttft_s prefill_tok_s decode_tok_s
 attention_s attention_s_windowed attention_s_decode windowed_layers density lost_mass lost_mass_decode
+output_error output_error_decode contract
 kv_bytes_read_per_token peak_rss_bytes side_bytes text""".split()
 INNER = {
     "attention_s": ["estimate", "budget", "attend", "correct", "account"],
     "attention_s_decode": ["estimate", "budget", "attend", "correct", "account"],
     "density": ["prefill", "decode"],
-    "lost_mass": ["mean", "upper", "p95", "max", "rows"],
-    "lost_mass_decode": ["mean", "upper", "p95", "max", "rows"],
+    **{f: ["mean", "upper", "p95", "max", "rows"] for f in ("lost_mass", "lost_mass_decode", "output_error", "output_error_decode")},
 }
 # About 600 tokens: more than a micro-batch, and rows with the 256 visible keys an audit wants.
 TEXT = "".join(f"Box {i} holds {i * 7 % 13} red and {i * 5 % 11} blue marbles.\n" for i in range(40))
@@ -68,6 +68,10 @@ class Arguments(Lines):
         self.refused(["run", "-m", "x", "-p", "hi", "-ctk", "q9"], "q9", "f16")
         self.refused(["run", "-m", "x", "-p", "hi", "--audit", "some"], "some", "sample")
         self.refused(["run", "-m", "x"], "-f", "-p")
+        for share in ("0", "1", "-1%", "lots", "1 %"):
+            self.refused(["run", "-m", "x", "-p", "hi", f"--max-loss={share}"], "--max-loss", f"'{share}'", "1%")
+            self.refused(["serve", "-m", "x", f"--max-error={share}"], "--max-error", f"'{share}'", "1%")
+        self.refused(["run", "-m", "x", "-p", "hi", "--max-loss", "1%", "--max-error", "1%"], "one of them")
 
     def test_method(self):
         for verb, option in (("run", "--method"), ("compare", "--methods")):

@@ -135,10 +135,11 @@ std::string Instance::summary() const {
                 lost(r.decode.lost).c_str(), seconds(r.prefill), seconds(r.decode));
   std::string text = line;
   if (const ContractReport& c = r.contract; c.limit > 0) {
-    const auto state = [](ContractReport::State s) {
-      return s == ContractReport::State::held ? "held" : s == ContractReport::State::open ? "not shown" : "broken";
+    const auto state = [](const ContractReport::Phase& p) {
+      return p.state == ContractReport::State::held ? "held" : p.state == ContractReport::State::open ? "not shown" : "broken";
     };
-    std::snprintf(line, sizeof line, ", contract of %.4f %s + %s, %d of %d heads dense", c.limit, state(c.prefill), state(c.decode), c.dense_heads, c.heads);
+    std::snprintf(line, sizeof line, ", contract of %.4f %s + %s, %d of %d heads dense", c.limit, state(c.prefill), state(c.decode),
+                  c.prefill.dense_heads, c.prefill.heads);
     text += line;
   }
   return text;
