@@ -13,6 +13,7 @@ namespace lacuna::kernel::avx2 {
 using F = __m256;
 constexpr int kW = 8;        // floats in an F
 constexpr int kRows = 6;     // rows of a register tile: 6 x 2 sums of the 16 registers
+constexpr int kMostStacked = 0;  // sharing the widening of a tile by several heads gained nothing here
 constexpr int kWide = 4;     // most vectors of channels beside few rows
 
 static inline F zero() { return _mm256_setzero_ps(); }

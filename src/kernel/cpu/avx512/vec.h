@@ -12,7 +12,8 @@ namespace lacuna::kernel::avx512 {
 
 using F = __m512;
 constexpr int kW = 16;        // floats in an F
-constexpr int kRows = 12;     // rows of a register tile: 12 x 2 sums of the 32 registers
+constexpr int kRows = 13;     // rows of a register tile: 13 x 2 sums of the 32 registers; 64 rows are 4 x 13 + 12
+constexpr int kMostStacked = 192;  // rows of heads that share the widening of a tile, by itself an eighth of a head's time
 constexpr int kWide = 4;      // most vectors of channels beside few rows
 
 static inline F zero() { return _mm512_setzero_ps(); }
