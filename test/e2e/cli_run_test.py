@@ -202,6 +202,21 @@ class WithPlugin(Runs):
         self.assertEqual(run["lost_mass_decode"]["rows"], 2 * 30 * 9)
         self.assertTrue(0 < run["lost_mass_decode"]["mean"] < 1)
 
+    def test_contract(self):
+        # 600 tokens are too few to show anything: all heads stay dense, and the contract is kept.
+        run = self.run_json("--method", "streamingllm:sink=4:window=64", "--max-loss", "1%", "-p", TEXT, "-n", 2)
+        contract = run["contract"]
+        self.assertEqual((contract["limit"], contract["of"]), (0.01, "lost_mass"))
+        self.assertEqual((contract["prefill"]["state"], contract["prefill"]["heads"]), ("held", 270))
+        self.assertEqual(contract["prefill"]["dense_heads"], 270)
+        self.assertEqual(run["density"]["prefill"], 1.0)
+        # A loose one leaves room for some.
+        run = self.run_json("--method", "streamingllm:sink=4:window=64", "--max-error=90%", "--ubatch-size", 64, "-p", TEXT, "-n", 2)
+        self.assertEqual(run["contract"]["of"], "output_error")
+        self.assertLess(run["density"]["prefill"], 1.0)
+        self.assertIn(run["contract"]["prefill"]["state"], ("held", "open"))
+        self.assertIsNone(self.run_json("--method", "dense", "-p", "hi", "-n", 1)["contract"])
+
     def interrupt(self, method, *arguments, begun):
         """Exit code, stdout and stderr of a long run that gets Ctrl-C when begun(child) says so."""
         child = subprocess.Popen([LACUNA, "run", "-m", MODEL, "--method", method, "-p", TEXT, "--no-chat", "-n", "4000",
