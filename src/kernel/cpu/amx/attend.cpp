@@ -39,7 +39,7 @@ class Task {
     }
     units_ = scratch + kPipelineBytes;
     span_ = units_ + units * unit_bytes(shape_);
-    copies_ = stacked >= kCopyRows && a.hkv % kCopyHeads == 0;
+    copies_ = stacked >= kCopyRows && a.hkv % kCopyHeads == 0 && a.runs.heads <= a.hkv;
     span_tiles_ = copies_ ? kSpanTiles : kInPlaceTiles;
     v_step_ = (copies_ ? kSpanTiles : 1) * 2L * kTileBytes;
   }
@@ -135,7 +135,8 @@ class Task {
 
   // A tile's keys and values, in a slot of the span or in place. In place, the other heads lie between the
   // tiles. Where that makes large powers of two, the tiles share few cache sets, and enough rows pay for a
-  // copy; elsewhere neither a copy nor a longer span pays (docs/decisions/021). V is copied in the order in which
+  // copy; elsewhere neither a copy nor a longer span pays (docs/decisions/021), and where every query head has a list of its
+  // own too few strips share a tile (docs/decisions/025). V is copied in the order in which
   // accumulate() reads it. Gathered tiles are laid out at the same places.
   Keys keys_of(std::int64_t tile, int slot) {
     const std::size_t k_bytes = std::size_t{2} * shape_.depth * kTileBytes, v_bytes = shape_.channels * kTileBytes;
