@@ -158,6 +158,7 @@ std::string kernel_matrix() {
   out += "\n## page_scores\n" + kernel_list(kernel::page_scores_list);
   out += "\n## label_scores\n" + kernel_list(kernel::label_scores_list);
   out += "\n## int4_scores\n" + kernel_list(kernel::int4_scores_list);
+  out += "\n## int8_scores\n" + kernel_list(kernel::int8_scores_list);
   out += "\n## keep_mass\n" + kernel_list(kernel::keep_mass_list);
   out += "\n## top_weights\n" + kernel_list(kernel::top_weights_list);
   out += "\n## line_sums\n" + kernel_list(kernel::line_sums_list);

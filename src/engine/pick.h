@@ -34,6 +34,7 @@ extern const KernelList<op::SideWrite> side_write_list;
 extern const KernelList<op::PageScores> page_scores_list;
 extern const KernelList<op::LabelScores> label_scores_list;
 extern const KernelList<op::Int4Scores> int4_scores_list;
+extern const KernelList<op::Int8Scores> int8_scores_list;
 extern const KernelList<op::KeepMass> keep_mass_list;
 extern const KernelList<op::TopWeights> top_weights_list;
 extern const KernelList<op::LineSums> line_sums_list;

@@ -58,6 +58,8 @@ class RefContext final : public Context, private ParallelFor {
       for (int g = 0; g < s->hkv; ++g) op::label_scores_ref(*s, g);
     if (const auto* s = as<op::Int4Scores>(op, args))
       for (int g = 0; g < s->hkv; ++g) op::int4_scores_ref(*s, g);
+    if (const auto* s = as<op::Int8Scores>(op, args))
+      for (int g = 0; g < s->hkv; ++g) op::int8_scores_ref(*s, g);
     if (const auto* s = as<op::KeepMass>(op, args))
       for (int r = 0; r < s->rows; ++r) op::keep_mass_row_ref(*s, r);
     if (const auto* s = as<op::TopWeights>(op, args))
