@@ -13,6 +13,7 @@
 
 #include <fmt/format.h>
 
+#include "base/buffer.h"
 #include "engine/pick.h"
 #include "op/side_scores_ref.h"
 #include "support/side_case.h"
@@ -484,6 +485,36 @@ TEST(SideScoreKernels, LabelsEqualTheReference) { check_list(kernel::label_score
 TEST(SideScoreKernels, Int4EqualsTheReference) { check_list(kernel::int4_scores_list); }
 TEST(SideScoreKernels, Int8EqualsTheReference) { check_list(kernel::int8_scores_list); }
 
+// A call so large that its scores are written past the caches gives what calls of a few rows give, bit for bit.
+TEST(SideScoreKernels, Int8CallsOfAllRowsEqualCallsOfSome) {
+  ScoreCase s;
+  s.side = {.dtype = Dtype::f16, .cells = 1000, .heads = 1, .dim = 32, .seed = 5};
+  s.group = 2;
+  s.rows = 1100;
+  for (const auto* k : kernel::int8_scores_list) {
+    // Sums of whole numbers are the same whatever rows are beside them.
+    if (!rounds_queries(*k) || !missing_features(detect_features(), k->needs).empty()) continue;
+    Problem<op::Int8Scores> p(s, s.side.cells);
+    p.a.score_row = p.columns + 16;
+    p.a.score_head = s.rows * p.a.score_row;
+    const std::size_t bytes = p.size() * 4;
+    Buffer whole, pieces;
+    const auto pool = make_thread_pool(2);
+    Workspace space;
+    p.a.score = static_cast<float*>(std::memset(whole.grow(bytes), 0, bytes));
+    run_kernel(*k, p.a, *pool, space);
+    auto* to = static_cast<float*>(std::memset(pieces.grow(bytes), 0, bytes));
+    for (std::int32_t row = 0; row < s.rows; row += 100) {
+      op::Int8Scores::Args part = p.a;
+      part.n_rows = 100;
+      part.q += row * part.q_row;
+      part.score = to + row * part.score_row;
+      run_kernel(*k, part, *pool, space);
+    }
+    EXPECT_EQ(std::memcmp(whole.data(), pieces.data(), bytes), 0) << k->name;
+  }
+}
+
 // The reference's scores against sums over the raw keys.
 TEST(SideReference, ScoresAreWhatTheFormulasSay) {
   for (std::uint64_t seed = 0; seed < 24; ++seed) {
@@ -634,6 +665,29 @@ TEST(SideProperty, WhatCannotBeJudgedIsKept) {
       for (std::size_t c = 0; c < s.size(); ++c) EXPECT_TRUE(c == 9 ? s[c] == kInfinity : std::isfinite(s[c])) << "the cell cannot be judged, its neighbours can";
     if (std::isfinite(bad) || bad == kInfinity || bad == -kInfinity) continue;
     for (const auto& s : scores(kernel::label_scores_list, labels, bad, 9)) EXPECT_TRUE(s[9] == kInfinity && std::isfinite(s[8]));
+  }
+}
+
+// A query that is no number cannot judge anything, and does not disturb the others.
+TEST(SideProperty, Int8QueryThatIsNoNumberKeepsAll) {
+  ScoreCase s;
+  s.side = {.dtype = Dtype::f16, .cells = 70, .heads = 1, .dim = 64, .seed = 2};
+  s.rows = 20;
+  for (const auto* k : kernel::int8_scores_list) {
+    if (!missing_features(detect_features(), k->needs).empty()) continue;
+    Problem<op::Int8Scores> p(s, s.side.cells);
+    p.q[static_cast<std::size_t>(p.a.q_head + 7 * p.a.q_row + 5)] = NAN;  // head 1, row 7
+    std::vector<float> score(p.size());
+    p.a.score = score.data();
+    const auto pool = make_thread_pool(1);
+    Workspace space;
+    run_kernel(*k, p.a, *pool, space);
+    for (int h = 0; h < p.a.hq; ++h)
+      for (int i = 0; i < s.rows; ++i)
+        for (std::int64_t c = 0; c < s.side.cells; ++c) {
+          const float x = score[static_cast<std::size_t>(h * p.a.score_head + i * p.a.score_row + c)];
+          EXPECT_TRUE(h == 1 && i == 7 ? x == kInfinity : std::isfinite(x)) << k->name << " head " << h << " row " << i;
+        }
   }
 }
 

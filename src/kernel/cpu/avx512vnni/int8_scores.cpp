@@ -63,7 +63,8 @@ struct OfInt8Bytes : OfInt8 {
     for (int r = 0; r < R; ++r)
       for (int half = 0; half < 2; ++half)
         for (int i = 0; i < kParts; ++i)
-          sums[r][half][i] = i ? _mm512_setzero_si512() : four(reinterpret_cast<const char*>(q + r * step + n + n / 4 + 1));
+          sums[r][half][i] =
+              i ? _mm512_setzero_si512() : four(reinterpret_cast<const char*>(q + r * step + n + n / 4 + 1));
     const __m512i without_sign = _mm512_set1_epi8(-128);
     for (int d = 0; d < n; d += 4 * kParts)
       for (int i = 0; i < kParts; ++i) {
@@ -84,7 +85,8 @@ struct OfInt8Bytes : OfInt8 {
       for (int half = 0; half < 2; ++half) {
         __m512i whole = sums[r][half][0];
         if (kParts == 2) whole = _mm512_add_epi32(whole, sums[r][half][1]);
-        store(s + r * kTileKeys + half * 16, fma(mul(_mm512_cvtepi32_ps(whole), load(scales + half * 16)), unit, common));
+        store(s + r * kTileKeys + half * 16,
+              fma(mul(_mm512_cvtepi32_ps(whole), load(scales + half * 16)), unit, common));
       }
     }
   }
