@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/buffer.h"
 #include "base/clock.h"
 #include "cli/case_options.h"
 #include "cli/choosing.h"
@@ -207,14 +208,20 @@ Result<Outcome> bench_grad(const Case& c, int asked, Roofline& roofline) {
   return o;
 }
 
+// The packed form that the case's kernel reads: the forced one's, or the machine's best.
+template <class Op>
+PackFormat packed_for(const kernel::KernelList<Op>& list, Features have, const Case& c) {
+  for (const auto* k : list)
+    if (c.kernel == k->name && k->pack != PackFormat::none) return format_for(*k, c.kv);
+  return choose_format(have, c.kv, c.precision);
+}
+
 // strided_scores: FLOPs count the squares a causal estimate reads.
 Result<Outcome> bench_strided(const Case& c, int asked, Roofline& roofline) {
   const auto pool = make_thread_pool(c.threads);
   const Features have = features_of(c);
   AttendProblem problem(c, 0);
-  PackFormat format = choose_format(have, c.kv, c.precision);
-  for (const auto* k : kernel::strided_scores_list)
-    if (c.kernel == k->name && k->pack != PackFormat::none) format = format_for(*k, c.kv);
+  const PackFormat format = packed_for(kernel::strided_scores_list, have, c);
   if (format == PackFormat::none) return unsupported("strided_scores reads packed keys, which need AVX2");
   (void)problem.args(have, format, *pool);
   const op::Attend::Args packed = problem.args(have, format, *pool);
@@ -229,10 +236,12 @@ Result<Outcome> bench_strided(const Case& c, int asked, Roofline& roofline) {
   a.q_head = packed.q_head;
   a.q_row = packed.q_row;
   a.packed_k = packed.packed_k;
-  a.score_row = a.n_cols();
+  a.score_row = a.n_cols() / 16 * 16 + 16;  // rows that share no cache set, as estimators have them
   a.first_key_of_row0 = c.nkv - c.nq;
-  std::vector<float> scores(static_cast<std::size_t>(a.hq * a.m_rows() * a.score_row));
-  a.score = scores.data();
+  const auto n_scores = static_cast<std::size_t>(a.hq * a.m_rows() * a.score_row);
+  Buffer scores;
+  a.score = scores.grow_as<float>(n_scores);
+  std::fill_n(a.score, n_scores, 0.0f);
   const auto picked = pick_or_say(kernel::strided_scores_list, a, have, pool->workers(), c);
   if (!picked.ok()) return picked.error();
   const auto* k = picked.value();
@@ -255,7 +264,8 @@ Result<Outcome> bench_strided(const Case& c, int asked, Roofline& roofline) {
   o.pack = problem.pack_seconds();
   const double flops = 2 * squares * static_cast<double>(a.hq) * a.stride * a.dk;
   o.gflops = flops / o.ours.median * 1e-9;
-  const double bytes = static_cast<double>(c.nkv * c.hkv * padded_dim(c.d)) * static_cast<double>(pack_element_bytes(format));
+  const double bytes = static_cast<double>(c.nkv * c.hkv * padded_dim(c.d)) * static_cast<double>(pack_element_bytes(format)) +
+                       4.0 * static_cast<double>(n_scores);
   o.terms = roofline.of(o.kernel, have, {flops, 0, bytes}, *pool);
   return o;
 }
@@ -292,10 +302,12 @@ Result<Outcome> bench_side_scores(const Case& c, const kernel::KernelList<Op>& l
   a.q_row = c.hq * c.d;
   if constexpr (kBytes) a.keys = side.view().int8;
   else a.keys = side.view().int4;
-  a.score_row = tiles_of(c.nkv) * kTileKeys;
+  a.score_row = tiles_of(c.nkv) * kTileKeys + 16;  // rows that share no cache set, as estimators have them
   a.score_head = c.nq * a.score_row;
-  std::vector<float> scores(static_cast<std::size_t>(c.hq * a.score_head));
-  a.score = scores.data();
+  const auto n_scores = static_cast<std::size_t>(c.hq * a.score_head);
+  Buffer scores;
+  a.score = scores.grow_as<float>(n_scores);
+  std::fill_n(a.score, n_scores, 0.0f);
   const auto picked = pick_or_say(list, a, have, pool->workers(), c);
   if (!picked.ok()) return picked.error();
   const auto* k = picked.value();
@@ -316,8 +328,69 @@ Result<Outcome> bench_side_scores(const Case& c, const kernel::KernelList<Op>& l
   o.gflops = flops / o.ours.median * 1e-9;
   const std::string& name = o.kernel;
   const double at_once = name == "cpu.amx" ? 2 : name == "cpu.avx512vnni" ? 4 : 1;
-  const double bytes = static_cast<double>(side.bytes().sum()) + 4.0 * static_cast<double>(scores.size());
+  const double bytes = static_cast<double>(side.bytes().sum()) + 4.0 * static_cast<double>(n_scores);
   o.terms = roofline.of(name == "cpu.avx512vnni" ? "cpu.avx512" : o.kernel, have, {flops / at_once, 0, bytes}, *pool);
+  return o;
+}
+
+// attend_maxima of blocks of `block` rows and keys, in turns with the dense attention whose log-sums it is told.
+Result<Outcome> bench_maxima(const Case& c, int asked, Roofline& roofline) {
+  const auto pool = make_thread_pool(c.threads);
+  const Features have = features_of(c);
+  AttendProblem problem(c, 0);
+  const PackFormat format = packed_for(kernel::attend_maxima_list, have, c);
+  if (format == PackFormat::none) return unsupported("attend_maxima reads packed keys, which need AVX2");
+  const op::Attend::Args dense = problem.args(have, format, *pool);
+  const auto* forward = pick(kernel::attend_list, dense, have, pool->workers());
+  op::AttendMaxima::Args a;
+  a.hq = dense.hq;
+  a.hkv = dense.hkv;
+  a.dk = dense.dk;
+  a.n_rows = dense.n_rows;
+  a.n_keys = c.nkv;
+  a.first_key = c.nkv - c.nq;
+  a.q = dense.q;
+  a.q_head = dense.q_head;
+  a.q_row = dense.q_row;
+  a.packed_k = dense.packed_k;
+  a.scale = dense.scale;
+  a.lse = dense.lse;
+  a.block_q = a.block_k = static_cast<std::int32_t>(c.block);
+  const auto blocks = static_cast<std::size_t>(a.hq * a.row_blocks() * a.key_blocks());
+  std::vector<float> most(blocks), sums(blocks), of_keys(static_cast<std::size_t>(a.hq * a.n_keys));
+  a.block_max = most.data();
+  a.block_sum = sums.data();
+  a.key_max = of_keys.data();
+  const auto picked = pick_or_say(kernel::attend_maxima_list, a, have, pool->workers(), c);
+  if (!picked.ok()) return picked.error();
+  const auto* k = picked.value();
+  Workspace space;
+  const auto timed = [&](const auto& kernel, const auto& args) {
+    const double start = now();
+    run_kernel(kernel, args, *pool, space);
+    return now() - start;
+  };
+  timed(*forward, dense);
+  const int n = asked > 0 ? asked : repeats(timed(*k, a) + timed(*forward, dense), 3.0, 101);
+  std::vector<double> times, forward_times, ratios;
+  for (int i = 0; i < n; ++i) {
+    forward_times.push_back(timed(*forward, dense));
+    times.push_back(timed(*k, a));
+    ratios.push_back(times.back() / forward_times.back());
+  }
+  Outcome o;
+  o.kernel = k->name;
+  o.forward = forward->name;
+  o.runs = n;
+  o.ours = spread(times);
+  o.forward_times = spread(forward_times);
+  o.ratio = spread(ratios).median;
+  o.pack = problem.pack_seconds();
+  const double pairs = problem.allowed_pairs(), flops = 2 * pairs * static_cast<double>(c.d);
+  o.gflops = flops / o.ours.median * 1e-9;
+  const double bytes = static_cast<double>(c.nkv * c.hkv * padded_dim(c.d)) * static_cast<double>(pack_element_bytes(format)) +
+                       4.0 * static_cast<double>(2 * blocks + of_keys.size());
+  o.terms = roofline.of(o.kernel, have, {flops, pairs, bytes}, *pool);
   return o;
 }
 
@@ -483,6 +556,8 @@ int verb_bench(int argc, char** argv) {
         done_well = record(c, bench_side_scores(c, kernel::int4_scores_list, runs, roofline), speak, progress, to);
       } else if (c.op == "int8_scores") {
         done_well = record(c, bench_side_scores(c, kernel::int8_scores_list, runs, roofline), speak, progress, to);
+      } else if (c.op == "attend_maxima") {
+        done_well = record(c, bench_maxima(c, runs, roofline), speak, progress, to);
       } else if (c.op == "choose") {
         done_well = record(c, measure_choosing(c, runs), speak, progress, to);
       } else {

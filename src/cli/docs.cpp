@@ -163,6 +163,7 @@ std::string kernel_matrix() {
   out += "\n## top_weights\n" + kernel_list(kernel::top_weights_list);
   out += "\n## line_sums\n" + kernel_list(kernel::line_sums_list);
   out += "\n## segment_mass\n" + kernel_list(kernel::segment_mass_list);
+  out += "\n## attend_maxima\n" + kernel_list(kernel::attend_maxima_list);
   out += "\n## alike\n" + kernel_list(kernel::alike_list);
   return out;
 }

@@ -633,6 +633,7 @@ void Session::Impl::run_op(const char* name, const void* args) {
   run(kernel::line_sums_list);
   run(kernel::segment_mass_list);
   run(kernel::alike_list);
+  run(kernel::attend_maxima_list);
 }
 
 Status Session::attend(const AttendCall& call) {
