@@ -41,6 +41,7 @@ void settle() { std::this_thread::sleep_for(std::chrono::milliseconds(3)); }
 
 struct Outcome {
   std::string kernel, peer, forward;
+  const char* prepared = "packing all K and V";  // what `pack` is the time of
   Spread ours, theirs, forward_times;
   double ratio = 0;  // attend_grad's time / forward's
   double gflops = 0, density = 1, pack = 0, lower = 0, difference = -1;
@@ -271,7 +272,7 @@ Result<Outcome> bench_strided(const Case& c, int asked, Roofline& roofline) {
 }
 
 // Scores of every query and cell from side data in bits. Kernels of whole numbers do `at_once` products where the
-// machine's best in floating point do one. Making the side data stands where packing does.
+// machine's best in floating point do one.
 template <class Op>
 Result<Outcome> bench_side_scores(const Case& c, const kernel::KernelList<Op>& list, int asked, Roofline& roofline) {
   const auto pool = make_thread_pool(c.threads);
@@ -290,6 +291,7 @@ Result<Outcome> bench_side_scores(const Case& c, const kernel::KernelList<Op>& l
   write_side(have, write, pool.get());
   Outcome o;
   o.pack = now() - start;
+  o.prepared = "making all side data";
 
   typename Op::Args a;
   a.hq = static_cast<std::int32_t>(c.hq);
@@ -429,7 +431,7 @@ void print(const Case& c, const Outcome& o) {
     const auto term = [&](const char* name, double t) { return fmt::format("{} {} ms ({:.0f} %)", name, ms(t), 100 * t / o.ours.median); };
     fmt::print("  roofline: {}, {}, {}\n", term("products", o.terms.products), term("weights", o.terms.weights), term("memory", o.terms.memory));
   }
-  std::string aside = fmt::format("packing all K and V takes {} ms, lowering {} ms", ms(o.pack), ms(o.lower));
+  std::string aside = fmt::format("{} takes {} ms, lowering {} ms", o.prepared, ms(o.pack), ms(o.lower));
   if (!o.peer.empty()) aside += fmt::format("; with packing: ratio {:.2f}", o.theirs.median / (o.ours.median + o.pack));
   fmt::print("  {}\n", dim(aside));
   if (o.difference >= 0) fmt::print("  {}\n", dim(fmt::format("greatest difference of the two results: {:.1e}", o.difference)));
