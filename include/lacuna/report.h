@@ -18,10 +18,10 @@ struct LossStats {  // lost mass over audited rows with at least 256 visible key
 
 // Memory beside a cache, by what it holds: packed copies, and what a method had kept of the keys.
 struct SideBytes {
-  std::size_t packed = 0, pages = 0, int4 = 0, labels = 0, pooled = 0;
-  std::size_t sum() const { return packed + pages + int4 + labels + pooled; }
+  std::size_t packed = 0, pages = 0, int4 = 0, int8 = 0, labels = 0, pooled = 0;
+  std::size_t sum() const { return packed + pages + int4 + int8 + labels + pooled; }
   SideBytes& operator+=(const SideBytes& x) {
-    packed += x.packed, pages += x.pages, int4 += x.int4, labels += x.labels, pooled += x.pooled;
+    packed += x.packed, pages += x.pages, int4 += x.int4, int8 += x.int8, labels += x.labels, pooled += x.pooled;
     return *this;
   }
 };

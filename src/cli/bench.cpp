@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/buffer.h"
 #include "base/clock.h"
 #include "cli/case_options.h"
 #include "cli/choosing.h"
@@ -20,6 +21,7 @@
 #include "cli/verbs.h"
 #include "engine/packed_tensor.h"
 #include "engine/roofline.h"
+#include "engine/side.h"
 
 namespace lacuna::cli {
 namespace {
@@ -39,6 +41,7 @@ void settle() { std::this_thread::sleep_for(std::chrono::milliseconds(3)); }
 
 struct Outcome {
   std::string kernel, peer, forward;
+  const char* prepared = "packing all K and V";  // what `pack` is the time of
   Spread ours, theirs, forward_times;
   double ratio = 0;  // attend_grad's time / forward's
   double gflops = 0, density = 1, pack = 0, lower = 0, difference = -1;
@@ -206,14 +209,20 @@ Result<Outcome> bench_grad(const Case& c, int asked, Roofline& roofline) {
   return o;
 }
 
+// The packed form that the case's kernel reads: the forced one's, or the machine's best.
+template <class Op>
+PackFormat packed_for(const kernel::KernelList<Op>& list, Features have, const Case& c) {
+  for (const auto* k : list)
+    if (c.kernel == k->name && k->pack != PackFormat::none) return format_for(*k, c.kv);
+  return choose_format(have, c.kv, c.precision);
+}
+
 // strided_scores: FLOPs count the squares a causal estimate reads.
 Result<Outcome> bench_strided(const Case& c, int asked, Roofline& roofline) {
   const auto pool = make_thread_pool(c.threads);
   const Features have = features_of(c);
   AttendProblem problem(c, 0);
-  PackFormat format = choose_format(have, c.kv, c.precision);
-  for (const auto* k : kernel::strided_scores_list)
-    if (c.kernel == k->name && k->pack != PackFormat::none) format = format_for(*k, c.kv);
+  const PackFormat format = packed_for(kernel::strided_scores_list, have, c);
   if (format == PackFormat::none) return unsupported("strided_scores reads packed keys, which need AVX2");
   (void)problem.args(have, format, *pool);
   const op::Attend::Args packed = problem.args(have, format, *pool);
@@ -228,10 +237,12 @@ Result<Outcome> bench_strided(const Case& c, int asked, Roofline& roofline) {
   a.q_head = packed.q_head;
   a.q_row = packed.q_row;
   a.packed_k = packed.packed_k;
-  a.score_row = a.n_cols();
+  a.score_row = a.n_cols() / 16 * 16 + 16;  // rows that share no cache set, as estimators have them
   a.first_key_of_row0 = c.nkv - c.nq;
-  std::vector<float> scores(static_cast<std::size_t>(a.hq * a.m_rows() * a.score_row));
-  a.score = scores.data();
+  const auto n_scores = static_cast<std::size_t>(a.hq * a.m_rows() * a.score_row);
+  Buffer scores;
+  a.score = scores.grow_as<float>(n_scores);
+  std::fill_n(a.score, n_scores, 0.0f);
   const auto picked = pick_or_say(kernel::strided_scores_list, a, have, pool->workers(), c);
   if (!picked.ok()) return picked.error();
   const auto* k = picked.value();
@@ -254,8 +265,134 @@ Result<Outcome> bench_strided(const Case& c, int asked, Roofline& roofline) {
   o.pack = problem.pack_seconds();
   const double flops = 2 * squares * static_cast<double>(a.hq) * a.stride * a.dk;
   o.gflops = flops / o.ours.median * 1e-9;
-  const double bytes = static_cast<double>(c.nkv * c.hkv * padded_dim(c.d)) * static_cast<double>(pack_element_bytes(format));
+  const double bytes = static_cast<double>(c.nkv * c.hkv * padded_dim(c.d)) * static_cast<double>(pack_element_bytes(format)) +
+                       4.0 * static_cast<double>(n_scores);
   o.terms = roofline.of(o.kernel, have, {flops, 0, bytes}, *pool);
+  return o;
+}
+
+// Scores of every query and cell from side data in bits. Kernels of whole numbers do `at_once` products where the
+// machine's best in floating point do one.
+template <class Op>
+Result<Outcome> bench_side_scores(const Case& c, const kernel::KernelList<Op>& list, int asked, Roofline& roofline) {
+  const auto pool = make_thread_pool(c.threads);
+  const Features have = features_of(c);
+  const AttendProblem problem(c, 0);
+  constexpr bool kBytes = std::is_same_v<Op, op::Int8Scores>;
+  SideSpec spec;
+  (kBytes ? spec.int8 : spec.int4) = true;
+  SideStore side;
+  side.open(spec, c.kv, c.nkv, static_cast<int>(c.hkv), static_cast<int>(c.d));
+  const Tensor raw = token_major(const_cast<unsigned char*>(problem.k()), c.kv, 1, c.hkv, c.nkv, c.d);
+  op::SideWrite::Args write = side_args(raw, side.view());
+  write.n = c.nkv;
+  write_side(have, write, pool.get());
+  const double start = now();
+  write_side(have, write, pool.get());
+  Outcome o;
+  o.pack = now() - start;
+  o.prepared = "making all side data";
+
+  typename Op::Args a;
+  a.hq = static_cast<std::int32_t>(c.hq);
+  a.hkv = static_cast<std::int32_t>(c.hkv);
+  a.dk = static_cast<std::int32_t>(c.d);
+  a.n_rows = static_cast<std::int32_t>(c.nq);
+  a.n_cells = c.nkv;
+  a.q = problem.q();
+  a.q_head = c.d;
+  a.q_row = c.hq * c.d;
+  if constexpr (kBytes) a.keys = side.view().int8;
+  else a.keys = side.view().int4;
+  a.score_row = tiles_of(c.nkv) * kTileKeys + 16;  // rows that share no cache set, as estimators have them
+  a.score_head = c.nq * a.score_row;
+  const auto n_scores = static_cast<std::size_t>(c.hq * a.score_head);
+  Buffer scores;
+  a.score = scores.grow_as<float>(n_scores);
+  std::fill_n(a.score, n_scores, 0.0f);
+  const auto picked = pick_or_say(list, a, have, pool->workers(), c);
+  if (!picked.ok()) return picked.error();
+  const auto* k = picked.value();
+  Workspace space;
+  const auto ours = [&] {
+    const double begin = now();
+    run_kernel(*k, a, *pool, space);
+    return now() - begin;
+  };
+  ours();
+  const int n = asked > 0 ? asked : repeats(ours(), 1.5, 101);
+  std::vector<double> times;
+  for (int i = 0; i < n; ++i) times.push_back(ours());
+  o.kernel = k->name;
+  o.ours = spread(times);
+  o.runs = n;
+  const double flops = 2.0 * static_cast<double>(c.hq * c.nq * c.nkv * c.d);
+  o.gflops = flops / o.ours.median * 1e-9;
+  const std::string& name = o.kernel;
+  const double at_once = name == "cpu.amx" ? 2 : name == "cpu.avx512vnni" ? 4 : 1;
+  const double bytes = static_cast<double>(side.bytes().sum()) + 4.0 * static_cast<double>(n_scores);
+  o.terms = roofline.of(name == "cpu.avx512vnni" ? "cpu.avx512" : o.kernel, have, {flops / at_once, 0, bytes}, *pool);
+  return o;
+}
+
+// attend_maxima of blocks of `block` rows and keys, in turns with the dense attention whose log-sums it is told.
+Result<Outcome> bench_maxima(const Case& c, int asked, Roofline& roofline) {
+  const auto pool = make_thread_pool(c.threads);
+  const Features have = features_of(c);
+  AttendProblem problem(c, 0);
+  const PackFormat format = packed_for(kernel::attend_maxima_list, have, c);
+  if (format == PackFormat::none) return unsupported("attend_maxima reads packed keys, which need AVX2");
+  const op::Attend::Args dense = problem.args(have, format, *pool);
+  const auto* forward = pick(kernel::attend_list, dense, have, pool->workers());
+  op::AttendMaxima::Args a;
+  a.hq = dense.hq;
+  a.hkv = dense.hkv;
+  a.dk = dense.dk;
+  a.n_rows = dense.n_rows;
+  a.n_keys = c.nkv;
+  a.first_key = c.nkv - c.nq;
+  a.q = dense.q;
+  a.q_head = dense.q_head;
+  a.q_row = dense.q_row;
+  a.packed_k = dense.packed_k;
+  a.scale = dense.scale;
+  a.lse = dense.lse;
+  a.block_q = a.block_k = static_cast<std::int32_t>(c.block);
+  const auto blocks = static_cast<std::size_t>(a.hq * a.row_blocks() * a.key_blocks());
+  std::vector<float> most(blocks), sums(blocks), of_keys(static_cast<std::size_t>(a.hq * a.n_keys));
+  a.block_max = most.data();
+  a.block_sum = sums.data();
+  a.key_max = of_keys.data();
+  const auto picked = pick_or_say(kernel::attend_maxima_list, a, have, pool->workers(), c);
+  if (!picked.ok()) return picked.error();
+  const auto* k = picked.value();
+  Workspace space;
+  const auto timed = [&](const auto& kernel, const auto& args) {
+    const double start = now();
+    run_kernel(kernel, args, *pool, space);
+    return now() - start;
+  };
+  timed(*forward, dense);
+  const int n = asked > 0 ? asked : repeats(timed(*k, a) + timed(*forward, dense), 3.0, 101);
+  std::vector<double> times, forward_times, ratios;
+  for (int i = 0; i < n; ++i) {
+    forward_times.push_back(timed(*forward, dense));
+    times.push_back(timed(*k, a));
+    ratios.push_back(times.back() / forward_times.back());
+  }
+  Outcome o;
+  o.kernel = k->name;
+  o.forward = forward->name;
+  o.runs = n;
+  o.ours = spread(times);
+  o.forward_times = spread(forward_times);
+  o.ratio = spread(ratios).median;
+  o.pack = problem.pack_seconds();
+  const double pairs = problem.allowed_pairs(), flops = 2 * pairs * static_cast<double>(c.d);
+  o.gflops = flops / o.ours.median * 1e-9;
+  const double bytes = static_cast<double>(c.nkv * c.hkv * padded_dim(c.d)) * static_cast<double>(pack_element_bytes(format)) +
+                       4.0 * static_cast<double>(2 * blocks + of_keys.size());
+  o.terms = roofline.of(o.kernel, have, {flops, pairs, bytes}, *pool);
   return o;
 }
 
@@ -294,7 +431,7 @@ void print(const Case& c, const Outcome& o) {
     const auto term = [&](const char* name, double t) { return fmt::format("{} {} ms ({:.0f} %)", name, ms(t), 100 * t / o.ours.median); };
     fmt::print("  roofline: {}, {}, {}\n", term("products", o.terms.products), term("weights", o.terms.weights), term("memory", o.terms.memory));
   }
-  std::string aside = fmt::format("packing all K and V takes {} ms, lowering {} ms", ms(o.pack), ms(o.lower));
+  std::string aside = fmt::format("{} takes {} ms, lowering {} ms", o.prepared, ms(o.pack), ms(o.lower));
   if (!o.peer.empty()) aside += fmt::format("; with packing: ratio {:.2f}", o.theirs.median / (o.ours.median + o.pack));
   fmt::print("  {}\n", dim(aside));
   if (o.difference >= 0) fmt::print("  {}\n", dim(fmt::format("greatest difference of the two results: {:.1e}", o.difference)));
@@ -417,6 +554,12 @@ int verb_bench(int argc, char** argv) {
         done_well = record(c, outcome, speak, progress, to);
       } else if (c.op == "attend_grad") {
         done_well = record(c, bench_grad(c, runs, roofline), speak, progress, to);
+      } else if (c.op == "int4_scores") {
+        done_well = record(c, bench_side_scores(c, kernel::int4_scores_list, runs, roofline), speak, progress, to);
+      } else if (c.op == "int8_scores") {
+        done_well = record(c, bench_side_scores(c, kernel::int8_scores_list, runs, roofline), speak, progress, to);
+      } else if (c.op == "attend_maxima") {
+        done_well = record(c, bench_maxima(c, runs, roofline), speak, progress, to);
       } else if (c.op == "choose") {
         done_well = record(c, measure_choosing(c, runs), speak, progress, to);
       } else {

@@ -16,7 +16,7 @@
 namespace lacuna::cli {
 namespace {
 
-const std::vector<std::string> kOps = {"attend", "attend_grad", "strided_scores", "choose"};
+const std::vector<std::string> kOps = {"attend", "attend_grad", "strided_scores", "int4_scores", "int8_scores", "attend_maxima", "choose"};
 const std::vector<std::string> kCommonKeys = {"b",  "hq",      "hkv",  "nq",        "nkv",    "d",
                                               "kv", "threads", "seed", "precision", "kernel", "machine"};
 const std::vector<std::string> kAttendKeys = {"layout", "keep", "block", "window", "sink", "dv", "v", "softcap"};
@@ -55,6 +55,12 @@ std::vector<std::string> kernel_names(std::string_view op) {
     for (const auto* k : kernel::attend_list) names.emplace_back(k->name);
   else if (op == "attend_grad")
     for (const auto* k : kernel::attend_grad_list) names.emplace_back(k->name);
+  else if (op == "int4_scores")
+    for (const auto* k : kernel::int4_scores_list) names.emplace_back(k->name);
+  else if (op == "attend_maxima")
+    for (const auto* k : kernel::attend_maxima_list) names.emplace_back(k->name);
+  else if (op == "int8_scores")
+    for (const auto* k : kernel::int8_scores_list) names.emplace_back(k->name);
   else
     for (const auto* k : kernel::strided_scores_list) names.emplace_back(k->name);
   return names;
@@ -64,7 +70,7 @@ Status set(Case& c, std::string_view key, std::string_view text) {
   constexpr std::int64_t kMany = std::int64_t{1} << 22;
   std::size_t which = 0;
   std::int64_t n = 0;
-  const bool attend = c.attends(), strided = c.op == "strided_scores", choose = c.op == "choose";
+  const bool attend = c.attends(), strided = c.op == "strided_scores", choose = c.op == "choose", maxima = c.op == "attend_maxima";
   if (key == "b") return whole(key, text, 1, 64, c.b);
   if (key == "hq") return whole(key, text, 1, 512, c.hq);
   if (key == "hkv") return whole(key, text, 1, 512, c.hkv);
@@ -123,14 +129,16 @@ Status set(Case& c, std::string_view key, std::string_view text) {
   }
   if (attend && key == "keep") return real(key, text, 0, 1, c.keep);
   if (attend && key == "softcap") return real(key, text, 0, 1e6, c.softcap);
-  if (attend && key == "block") return whole(key, text, 1, 65536, c.block);
+  if ((attend || maxima) && key == "block") return whole(key, text, 1, 65536, c.block);
   if (attend && key == "window") return whole(key, text, 0, kMany, c.window);
   if (attend && key == "sink") return whole(key, text, 0, kMany, c.sink);
   if (attend && key == "dv") return whole(key, text, 0, 1024, c.dv);
 
   std::vector<std::string> keys = attend    ? kAttendKeys
-                                  : choose ? std::vector<std::string>{"method", "chunk"}
-                                           : std::vector<std::string>{"stride"};
+                                  : choose  ? std::vector<std::string>{"method", "chunk"}
+                                  : strided ? std::vector<std::string>{"stride"}
+                                  : maxima  ? std::vector<std::string>{"block"}
+                                            : std::vector<std::string>{};
   keys.insert(keys.end(), kCommonKeys.begin(), kCommonKeys.end());
   const std::string near = nearest(key, keys);
   return unknown_name(fmt::format("{} has no key '{}'{}; it takes {}", c.op, key,
@@ -181,7 +189,9 @@ std::string Case::line() const {
     if (sink) s += fmt::format(" sink={}", sink);
   } else if (op == "choose") {
     s += fmt::format(" method={} chunk={}", method, chunk);
-  } else {
+  } else if (op == "attend_maxima") {
+    s += fmt::format(" block={}", block);
+  } else if (op == "strided_scores") {
     s += fmt::format(" stride={}", stride);
   }
   s += fmt::format(" b={} hq={} hkv={} nq={} nkv={} d={}", b, hq, hkv, nq, nkv, d);
@@ -209,7 +219,7 @@ Result<Case> parse_case(std::string_view line, const CaseDefaults& defaults) {
     at = end;
   }
   Case c;
-  if (words.empty()) return bad_argument("an empty case; it begins with attend, attend_grad, strided_scores or choose");
+  if (words.empty()) return bad_argument(fmt::format("an empty case; it begins with one of {}", fmt::join(kOps, ", ")));
   std::size_t which = 0;
   if (auto op = one_of("op", words[0], kOps, which); !op.ok()) return op.error();
   c.op = words[0];

@@ -6,9 +6,11 @@
 //   attend_grad hq=32 hkv=8 nq=2048 nkv=2048 d=128 kv=f32 threads=2
 //   attend hq=32 hkv=8 nq=1 nkv=32768 d=128 kv=q8_0 v=q4_0
 //   strided_scores stride=8 hq=9 hkv=3 nq=512 nkv=2048 d=64
+//   int8_scores hq=9 hkv=3 nq=1 nkv=8192 d=64
+//   attend_maxima block=64 hq=9 hkv=3 nq=512 nkv=8192 d=64
 //   choose method=xattention chunk=512 hq=9 hkv=3 nq=8192 nkv=8192 d=64
 //
-// `choose` is no op: it is a method's choosing, for bench alone.
+// `choose` is no op: it is a method's choosing. It, int4_scores, int8_scores and attend_maxima are for bench alone.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +33,7 @@ enum class Layout : std::uint8_t {
 
 struct Case {
   std::string op = "attend";
-  // attend, attend_grad
+  // attend, attend_grad; block: attend_maxima too
   Layout layout = Layout::closed;
   double keep = 1;           // share of the allowed pairs (closed: sets the window)
   std::int64_t block = 128;  // keys per block; rows per block are the lesser of this and 128

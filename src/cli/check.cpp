@@ -276,7 +276,8 @@ int verb_check(int argc, char** argv) {
   if (!cases.ok()) return bad_input(cases.error().what);
 
   for (const Case& c : cases.value())
-    if (c.op == "choose") return bad_input(fmt::format("check compares kernels; a choose case is for bench: {}", c.line()));
+    if (c.op != "strided_scores" && !c.attends())
+      return bad_input(fmt::format("check compares kernels of attend, attend_grad and strided_scores; this case is for bench: {}", c.line()));
 
   const bool speak = !options.json.on_stdout();
   nlohmann::ordered_json document = {{"machine", describe(detect_features())}, {"cases", nlohmann::ordered_json::array()}};

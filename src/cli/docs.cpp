@@ -158,10 +158,12 @@ std::string kernel_matrix() {
   out += "\n## page_scores\n" + kernel_list(kernel::page_scores_list);
   out += "\n## label_scores\n" + kernel_list(kernel::label_scores_list);
   out += "\n## int4_scores\n" + kernel_list(kernel::int4_scores_list);
+  out += "\n## int8_scores\n" + kernel_list(kernel::int8_scores_list);
   out += "\n## keep_mass\n" + kernel_list(kernel::keep_mass_list);
   out += "\n## top_weights\n" + kernel_list(kernel::top_weights_list);
   out += "\n## line_sums\n" + kernel_list(kernel::line_sums_list);
   out += "\n## segment_mass\n" + kernel_list(kernel::segment_mass_list);
+  out += "\n## attend_maxima\n" + kernel_list(kernel::attend_maxima_list);
   out += "\n## alike\n" + kernel_list(kernel::alike_list);
   return out;
 }

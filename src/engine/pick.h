@@ -14,6 +14,7 @@
 #include "op/alike.h"
 #include "op/attend.h"
 #include "op/attend_grad.h"
+#include "op/attend_maxima.h"
 #include "op/keep_mass.h"
 #include "op/line_sums.h"
 #include "op/pack.h"
@@ -34,11 +35,13 @@ extern const KernelList<op::SideWrite> side_write_list;
 extern const KernelList<op::PageScores> page_scores_list;
 extern const KernelList<op::LabelScores> label_scores_list;
 extern const KernelList<op::Int4Scores> int4_scores_list;
+extern const KernelList<op::Int8Scores> int8_scores_list;
 extern const KernelList<op::KeepMass> keep_mass_list;
 extern const KernelList<op::TopWeights> top_weights_list;
 extern const KernelList<op::LineSums> line_sums_list;
 extern const KernelList<op::SegmentMass> segment_mass_list;
 extern const KernelList<op::Alike> alike_list;
+extern const KernelList<op::AttendMaxima> attend_maxima_list;
 }  // namespace kernel
 
 std::string describe(Features features);

@@ -579,11 +579,13 @@ void Session::Impl::run_op(const char* name, const void* args) {
   run(kernel::page_scores_list);
   run(kernel::label_scores_list);
   run(kernel::int4_scores_list);
+  run(kernel::int8_scores_list);
   run(kernel::keep_mass_list);
   run(kernel::top_weights_list);
   run(kernel::line_sums_list);
   run(kernel::segment_mass_list);
   run(kernel::alike_list);
+  run(kernel::attend_maxima_list);
 }
 
 Status Session::attend(const AttendCall& call) {

@@ -55,6 +55,10 @@ void SideStore::open(const SideSpec& spec, Dtype cache, std::int64_t cells, int 
     view_.int4 = {nullptr, heads, dim, cells};
     view_.int4.data = zeros(int4_, bytes_.int4 = view_.int4.bytes());
   }
+  if (s.int8) {
+    view_.int8 = {nullptr, heads, dim, cells};
+    view_.int8.data = zeros(int8_, bytes_.int8 = view_.int8.bytes());
+  }
   if (s.labels) {
     view_.labels = {nullptr, cache == Dtype::f16 ? Dtype::f16 : Dtype::f32, heads, dim, s.labels, channels_.data(), cells};
     view_.labels.data = zeros(labels_, bytes_.labels = view_.labels.bytes());
@@ -73,7 +77,7 @@ SideStore SideStore::like() const {
 
 void SideStore::clear() {
   for (const auto& [data, n] : {std::pair{view_.pages.data, bytes_.pages}, std::pair{view_.int4.data, bytes_.int4},
-                                std::pair{view_.labels.data, bytes_.labels},
+                                std::pair{view_.int8.data, bytes_.int8}, std::pair{view_.labels.data, bytes_.labels},
                                 std::pair{static_cast<const void*>(view_.pooled.data), bytes_.pooled}})
     if (data) std::memset(const_cast<void*>(data), 0, n);
 }
@@ -82,7 +86,7 @@ bool SideStore::serves(const SideSpec& spec, std::int64_t cells, int heads, int 
   const SideSpec s = fitting(spec, heads, dim);
   const auto shape = [&](const auto& x) { return x.data && x.heads == heads && x.dim == dim && x.cells >= cells; };
   return (!s.page || (shape(view_.pages) && view_.pages.page == s.page && view_.pages.type == s.page_type)) &&
-         (!s.int4 || shape(view_.int4)) && (!s.pool || (shape(view_.pooled) && view_.pooled.block == s.pool)) &&
+         (!s.int4 || shape(view_.int4)) && (!s.int8 || shape(view_.int8)) && (!s.pool || (shape(view_.pooled) && view_.pooled.block == s.pool)) &&
          (!s.labels || (shape(view_.labels) && view_.labels.count == s.labels && channels_ == channels_of(s, heads, dim)));
 }
 
@@ -123,7 +127,8 @@ bool same(float a, float b) { return std::bit_cast<std::uint32_t>(a) == std::bit
 bool same(const void* a, const void* b, Dtype type, std::int64_t at) {
   if (type == Dtype::f32) return same(static_cast<const float*>(a)[at], static_cast<const float*>(b)[at]);
   const std::uint16_t x = static_cast<const std::uint16_t*>(a)[at], y = static_cast<const std::uint16_t*>(b)[at];
-  return x == y || ((x & 0x7fff) > 0x7c00 && (y & 0x7fff) > 0x7c00);
+  const int infinity = type == Dtype::bf16 ? 0x7f80 : 0x7c00;
+  return x == y || ((x & 0x7fff) > infinity && (y & 0x7fff) > infinity);
 }
 
 }  // namespace
@@ -147,6 +152,23 @@ std::string first_difference(const SideView& kept, const SideView& anew) {
         for (int i = 0; i < 2 * 8 * x.words(); ++i)
           if (!same(x.data, anew.int4.data, Dtype::f16, op::int4_range_offset(x, t, h, i / 2, i % 2)))
             return fmt::format("int4: tile {}, head {}, channel {}, {}", t, h, i / 2, i % 2 ? "zero" : "scale");
+  }
+  if (const Int8Keys& x = kept.int8; x.data) {
+    const auto *a = static_cast<const std::int8_t*>(x.data), *b = static_cast<const std::int8_t*>(anew.int8.data);
+    const int dims = static_cast<int>(padded_dim(x.dim));
+    for (std::int64_t c = 0; c < tiles_of(x.cells) * kTileKeys; ++c)
+      for (int h = 0; h < x.heads; ++h) {
+        for (int d = 0; d < dims; ++d)
+          if (const std::int64_t at = op::int8_offset(x, c, h, d); a[at] != b[at])
+            return fmt::format("int8: cell {}, head {}, channel {}", c, h, d);
+        if (!same(x.data, anew.int8.data, Dtype::f32, op::int8_scale_offset(x, c, h)))
+          return fmt::format("int8: cell {}, head {}, scale", c, h);
+      }
+    for (std::int64_t t = 0; t < tiles_of(x.cells); ++t)
+      for (int h = 0; h < x.heads; ++h)
+        for (int d = 0; d < dims; ++d)
+          if (!same(x.data, anew.int8.data, Dtype::bf16, op::int8_centre_offset(x, t, h, d)))
+            return fmt::format("int8: tile {}, head {}, channel {}, centre", t, h, d);
   }
   if (const Labels& x = kept.labels; x.data)
     for (std::int64_t c = 0; c < x.cells; ++c)
@@ -181,7 +203,7 @@ SideRequest make_request(const SideSpec& spec) {
 }
 
 SideRequest every_side_kind() {
-  return make_request({.page = 16, .page_type = Dtype::f16, .int4 = true, .labels = 5, .label_heads = 0, .channels = nullptr, .pool = 64});
+  return make_request({.page = 16, .page_type = Dtype::f16, .int4 = true, .int8 = true, .labels = 5, .label_heads = 0, .channels = nullptr, .pool = 64});
 }
 
 }  // namespace lacuna

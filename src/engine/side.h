@@ -33,7 +33,7 @@ class SideStore {
   int heads_ = 0, dim_ = 0;
   SideView view_;
   SideBytes bytes_;
-  Buffer pages_, int4_, labels_, pooled_;
+  Buffer pages_, int4_, int8_, labels_, pooled_;
   std::vector<std::int16_t> channels_;
 };
 

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna: pod
-// Three ops that score a cache from its side data (kv/side.h), in order of cells. Scores are plain
+// Four ops that score a cache from its side data (kv/side.h), in order of cells. Scores are plain
 // products: no scale, no soft-cap.
 //
 //   page_scores   bound[h, i, p] = sum_d max(q_d mn[p, d], q_d mx[p, d]), >= q.k of every key of page p
 //   label_scores  est[h, i, c]   = sum over the r label channels of q_d k_d
 //   int4_scores   est[h, i, c]   = q . (zero + scale n); a kernel may round the numbers q_d scale_d of a
 //                 tile to multiples of a 127th of the largest of them
+//   int8_scores   est[h, i, c]   = q . (centre + scale n); a kernel may round the numbers q_d of a row to multiples
+//                 of a 127th of the largest of them
+//
+// How far int8_scores is from q . k, scale being the cell's and max|q| the row's:
+//   |est - q . k| <= scale / 2 (sum_d |q_d|  +  Dk max|q|), the second term where q is rounded
 //
 // Visibility comes as the words of pattern/visibility.h, and a method may clear more of their bits:
 // tiles without a set bit cost nothing but the filling. Hidden cells, pages without a visible cell, and
@@ -20,7 +25,7 @@
 
 namespace lacuna::op {
 
-// What the three have in common.
+// What they have in common.
 struct SideQuery {
   std::int32_t hq = 0, hkv = 0, dk = 0, n_rows = 0;
   std::int64_t n_cells = 0;  // cells looked at, from cell 0 on: at most the view's
@@ -65,6 +70,14 @@ struct Int4Scores {
   static constexpr const char* kName = "int4_scores";
   struct Args : SideQuery {
     Int4Keys keys;
+    SideTiles only;
+  };
+};
+
+struct Int8Scores {
+  static constexpr const char* kName = "int8_scores";
+  struct Args : SideQuery {
+    Int8Keys keys;
     SideTiles only;
   };
 };

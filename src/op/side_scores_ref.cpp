@@ -94,11 +94,29 @@ void int4_scores_ref(const Int4Scores::Args& a, int kv_head) {
   });
 }
 
+template <class Number>
+void int8_scores_ref(const Int8Scores::Args& a, int kv_head) {
+  const Int8Keys& x = a.keys;
+  const auto* numbers = static_cast<const std::int8_t*>(x.data);
+  each_cell(a, a.only, kv_head, [&](int h, int i, std::int64_t c) {
+    const Number scale = static_cast<const float*>(x.data)[int8_scale_offset(x, c, kv_head)];
+    Number sum = 0;
+    for (int d = 0; d < a.dk; ++d) {
+      const Number centre = bf16_to_float(static_cast<const std::uint16_t*>(x.data)[int8_centre_offset(x, c / kTileKeys, kv_head, d)]);
+      const Number n = numbers[int8_offset(x, c, kv_head, d)];
+      sum += Number{a.q[h * a.q_head + i * a.q_row + d]} * (centre + scale * n);
+    }
+    return sum;
+  });
+}
+
 template void page_scores_ref<double>(const PageScores::Args&, int);
 template void page_scores_ref<float>(const PageScores::Args&, int);
 template void label_scores_ref<double>(const LabelScores::Args&, int);
 template void label_scores_ref<float>(const LabelScores::Args&, int);
 template void int4_scores_ref<double>(const Int4Scores::Args&, int);
 template void int4_scores_ref<float>(const Int4Scores::Args&, int);
+template void int8_scores_ref<double>(const Int8Scores::Args&, int);
+template void int8_scores_ref<float>(const Int8Scores::Args&, int);
 
 }  // namespace lacuna::op

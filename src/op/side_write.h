@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna: pod
 // op side_write: bring the side data (kv/side.h) of n cells of a key cache up to date. Labels of these
-// cells are made anew; of the pages, blocks and 4-bit tiles that hold them, all of it, from the raw keys
+// cells are made anew; of the pages, blocks and tiles of 4 or 8 bits that hold them, all of it, from the raw keys
 // of all their cells. Everything else is left as it is.
 #pragma once
 

@@ -13,6 +13,7 @@ namespace lacuna::op {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kLeastInt8Scale = 0x1p-100f;
 constexpr std::uint16_t kHalfNan = 0x7e00;
 
 float key(const SideWrite::Args& a, int h, std::int64_t c, int d) {
@@ -109,6 +110,42 @@ void write_int4_tile(const SideWrite::Args& a, std::int64_t tile) {
   }
 }
 
+void write_int8_tile(const SideWrite::Args& a, std::int64_t tile) {
+  const Int8Keys& to = a.to.int8;
+  auto* numbers = static_cast<std::int8_t*>(const_cast<void*>(to.data));
+  auto* floats = static_cast<float*>(const_cast<void*>(to.data));
+  auto* halves = static_cast<std::uint16_t*>(const_cast<void*>(to.data));
+  const std::int64_t begin = tile * kTileKeys, end = begin + kTileKeys;
+  for (int h = 0; h < a.heads; ++h) {
+    const auto number = [&](std::int64_t c, int d) { return c < a.cells && d < a.dim ? key(a, h, c, d) : 0.0f; };
+    const auto rest = [&](std::int64_t c, int d) { return number(c, d) - bf16_to_float(halves[int8_centre_offset(to, tile, h, d)]); };
+    const int dims = static_cast<int>(padded_dim(a.dim));
+    for (int d = 0; d < dims; ++d) {
+      float least = kInfinity, largest = -kInfinity;
+      for (std::int64_t c = begin; c < end; ++c) {
+        const float x = number(c, d);
+        if (!std::isfinite(x)) continue;
+        least = x < least ? x : least;
+        largest = x > largest ? x : largest;
+      }
+      halves[int8_centre_offset(to, tile, h, d)] = float_to_bf16(0.5f * least + 0.5f * largest + 0.0f);  // + 0: one zero, not two
+    }
+    for (std::int64_t c = begin; c < end; ++c) {
+      float largest = 0;
+      bool finite = true;
+      for (int d = 0; d < dims; ++d) {
+        largest = std::max(largest, std::fabs(rest(c, d)));
+        finite = finite && std::isfinite(rest(c, d));
+      }
+      const float scale = largest / 127.0f;
+      const float inverse = finite && scale >= kLeastInt8Scale ? 1.0f / scale : 0.0f;
+      floats[int8_scale_offset(to, c, h)] = !finite ? std::numeric_limits<float>::quiet_NaN() : inverse > 0 ? scale : 0.0f;
+      for (int d = 0; d < dims; ++d)
+        numbers[int8_offset(to, c, h, d)] = inverse > 0 ? static_cast<std::int8_t>(std::nearbyint(rest(c, d) * inverse)) : std::int8_t{0};
+    }
+  }
+}
+
 }  // namespace
 
 std::int64_t page_offset(const PageBounds& x, std::int64_t page, int head, int d, bool largest) {
@@ -130,14 +167,30 @@ std::int64_t int4_range_offset(const Int4Keys& x, std::int64_t tile, int head, i
   return (tile * x.heads + head) * static_cast<std::int64_t>(x.block_bytes() / 2) + (zero ? x.words() * 8 : 0) + d;
 }
 
+std::int64_t int8_offset(const Int8Keys& x, std::int64_t cell, int head, int d) {
+  const std::int64_t block = cell / kTileKeys * x.heads + head, half = cell % kTileKeys / 16;
+  return block * static_cast<std::int64_t>(x.block_bytes()) + ((half * (padded_dim(x.dim) / 4) + d / 4) * 16 + cell % 16) * 4 + d % 4;
+}
+
+std::int64_t int8_scale_offset(const Int8Keys& x, std::int64_t cell, int head) {
+  const std::int64_t block = cell / kTileKeys * x.heads + head;
+  return block * static_cast<std::int64_t>(x.block_bytes() / 4) + padded_dim(x.dim) * kTileKeys / 4 + cell % kTileKeys;
+}
+
+std::int64_t int8_centre_offset(const Int8Keys& x, std::int64_t tile, int head, int d) {
+  const std::int64_t block = tile * x.heads + head;
+  return block * static_cast<std::int64_t>(x.block_bytes() / 2) + padded_dim(x.dim) * kTileKeys / 2 + kTileKeys * 2 + d;
+}
+
 void side_write_ref(const SideWrite::Args& a) {
-  std::int64_t page = -1, block = -1, tile = -1;
+  std::int64_t page = -1, block = -1, tile = -1, tile8 = -1;
   for (std::int64_t i = 0; i < a.n; ++i) {
     const std::int64_t cell = a.list ? a.list[i] : a.first + i;
     if (a.to.pages.data && cell / a.to.pages.page != page) write_page(a, page = cell / a.to.pages.page);
     if (a.to.pooled.data && cell / a.to.pooled.block != block) write_block(a, block = cell / a.to.pooled.block);
     if (a.to.labels.data) write_labels(a, cell);
     if (a.to.int4.data && cell / kTileKeys != tile) write_int4_tile(a, tile = cell / kTileKeys);
+    if (a.to.int8.data && cell / kTileKeys != tile8) write_int8_tile(a, tile8 = cell / kTileKeys);
   }
 }
 

@@ -151,7 +151,7 @@ bool run(llama_model* model, const Setting& setting, int steps, std::uint64_t se
   }
   const char* text = report();  // of this context, while its cache is there
   const bool small = ggml_is_quantized(setting.type);  // nothing packed is kept beside it
-  for (const char* nothing : {small ? "nothing" : "\"packed\":0,", "\"pages\":0,", "\"int4\":0,", "\"labels\":0,", "\"pooled\":0}"})
+  for (const char* nothing : {small ? "nothing" : "\"packed\":0,", "\"pages\":0,", "\"int4\":0,", "\"int8\":0,", "\"labels\":0,", "\"pooled\":0}"})
     if (!text || std::strstr(text, nothing)) {
       std::printf("%s: nothing was compared: %s\n", setting.name, text ? text : "no report");
       good = false;

@@ -17,6 +17,7 @@
 #include "engine/side.h"
 #include "method/method.h"
 #include "op/alike_ref.h"
+#include "op/attend_maxima_ref.h"
 #include "op/keep_mass_ref.h"
 #include "op/line_sums_ref.h"
 #include "op/pack_ref.h"
@@ -58,6 +59,8 @@ class RefContext final : public Context, private ParallelFor {
       for (int g = 0; g < s->hkv; ++g) op::label_scores_ref(*s, g);
     if (const auto* s = as<op::Int4Scores>(op, args))
       for (int g = 0; g < s->hkv; ++g) op::int4_scores_ref(*s, g);
+    if (const auto* s = as<op::Int8Scores>(op, args))
+      for (int g = 0; g < s->hkv; ++g) op::int8_scores_ref(*s, g);
     if (const auto* s = as<op::KeepMass>(op, args))
       for (int r = 0; r < s->rows; ++r) op::keep_mass_row_ref(*s, r);
     if (const auto* s = as<op::TopWeights>(op, args))
@@ -68,6 +71,8 @@ class RefContext final : public Context, private ParallelFor {
       for (int i = 0; i < s->heads * s->groups; ++i) op::segment_mass_group_ref(*s, i / s->groups, i % s->groups);
     if (const auto* s = as<op::Alike>(op, args))
       for (int h = 0; h < s->heads; ++h) op::alike_head_ref(*s, h);
+    if (const auto* s = as<op::AttendMaxima>(op, args))
+      for (int g = 0; g < s->hkv; ++g) op::attend_maxima_group_ref(*s, g);
   }
   template <class Op>
   static const typename Op::Args* as(const char* op, const void* args) {

@@ -50,6 +50,7 @@ class GuardedSide {
   explicit GuardedSide(const SideView& shape) : view(shape) {
     place(view.pages.data, shape.pages.bytes());
     place(view.int4.data, shape.int4.bytes());
+    place(view.int8.data, shape.int8.bytes());
     place(view.labels.data, shape.labels.bytes());
     const void* pooled = view.pooled.data;
     place(pooled, shape.pooled.bytes());

@@ -14,6 +14,7 @@
 #include "base/rng.h"
 #include "engine/pick.h"
 #include "op/alike_ref.h"
+#include "op/attend_maxima_ref.h"
 #include "op/line_sums_ref.h"
 #include "op/pack_ref.h"
 #include "op/segment_mass_ref.h"
@@ -126,6 +127,191 @@ TEST(LineSums, WhatIsNoNumberCarriesNoMass) {
     EXPECT_TRUE(check_lines(k, {.bad = NAN})) << k.name;
     // Of either sign, by the query: rows of which one score is infinite are flat, or do without the key.
     EXPECT_TRUE(check_lines(k, {.bad = kInfinity})) << k.name;
+  });
+}
+
+// ---- attend_maxima
+
+struct MaximaCase {
+  int hq = 4, hkv = 2, dk = 32, rows = 70;
+  std::int64_t first_key = 100, behind = 0, first_cell = 0;
+  std::int32_t block_q = 1, block_k = 64;
+  bool by_group = false, block_max = true, block_sum = true, key_max = true;
+  float lse_of_row = 0, key = 0;  // one row's log-sum, one key's channel, if no number
+  std::string line() const {
+    return fmt::format("hq={} hkv={} dk={} rows={} first_key={} behind={} first_cell={} blocks={}x{} by_group={} outputs={}{}{} lse={} key={}", hq, hkv,
+                       dk, rows, first_key, behind, first_cell, block_q, block_k, by_group, block_max, block_sum, key_max, lse_of_row, key);
+  }
+};
+
+// A kernel beside sums and maxima over all pairs, in double precision, of operands rounded as the kernel's are.
+bool check_maxima(const kernel::Kernel<op::AttendMaxima>& k, const MaximaCase& c) {
+  Rng rng(11);
+  const std::int64_t n_keys = std::max<std::int64_t>(c.first_key + c.rows, 0) + c.behind, cells = c.first_cell + n_keys + 40;
+  const PackFormat format = k.pack == PackFormat::none ? PackFormat::lane16_f32 : k.pack;
+  const auto round = [format](float x) {
+    return format == PackFormat::pair16_bf16 ? bf16_to_float(float_to_bf16(x)) : format == PackFormat::lane16_f16 ? half_to_float(float_to_half(x)) : x;
+  };
+  std::vector<float> q(static_cast<std::size_t>(c.hq * c.rows * c.dk)), raw(static_cast<std::size_t>(cells * c.hkv * c.dk));
+  for (float& x : q) x = bf16_to_float(float_to_bf16(2.0f * static_cast<float>(rng.normal())));
+  for (float& x : raw) x = round(static_cast<float>(rng.normal()));
+  const auto key = [&](std::int64_t j, int h) { return raw.data() + ((c.first_cell + j) * c.hkv + h) * c.dk; };
+  for (std::int64_t cell = 0; cell < cells; ++cell)  // what lies around the keys must not matter
+    if (cell < c.first_cell || cell >= c.first_cell + n_keys - c.behind) raw[static_cast<std::size_t>(cell * c.hkv * c.dk)] = NAN;
+  if (!std::isfinite(c.key)) key(3, 0)[1] = c.key;
+  PackedView view{nullptr, format, c.hkv, c.dk, cells};
+  Buffer storage;
+  const std::size_t bytes = view.block_bytes() * static_cast<std::size_t>(tiles_of(cells) * view.heads);
+  view.data = storage.grow(bytes);
+  std::memset(storage.data(), 0, bytes);
+  op::Pack::Args pack;
+  pack.dtype = Dtype::f32;
+  pack.raw = raw.data();
+  pack.head = c.dk;
+  pack.cell = std::int64_t{c.hkv} * c.dk;
+  pack.n = cells;
+  pack.format = format;
+  pack.heads = c.hkv;
+  pack.dim = c.dk;
+  pack.packed = storage.data();
+  op::pack_ref(pack);
+
+  op::AttendMaxima::Args a;
+  a.hq = c.hq;
+  a.hkv = c.hkv;
+  a.dk = c.dk;
+  a.n_rows = c.rows;
+  a.n_keys = n_keys;
+  a.first_cell = c.first_cell;
+  a.first_key = c.first_key;
+  a.q = q.data();
+  a.q_head = std::int64_t{c.rows} * c.dk;
+  a.q_row = c.dk;
+  a.packed_k = view;
+  a.scale = 0.25f;
+  a.block_q = c.block_q;
+  a.block_k = c.block_k;
+  a.by_group = c.by_group;
+  if (k.why_not && k.why_not(a, 1)) return false;
+
+  const std::int64_t blocks = a.row_blocks() * a.key_blocks(), key_rows = c.by_group ? c.hkv : c.hq;
+  std::vector<float> lse(static_cast<std::size_t>(c.hq * c.rows));
+  std::vector<double> block_max(static_cast<std::size_t>(c.hq * blocks)), block_sum(block_max.size()), key_max(static_cast<std::size_t>(key_rows * n_keys));
+  for (int h = 0; h < c.hq; ++h)
+    for (int i = 0; i < c.rows; ++i) {
+      std::vector<double> score;
+      double sum = 0;
+      for (std::int64_t j = 0; j <= c.first_key + i; ++j) {
+        double x = 0;
+        for (int d = 0; d < c.dk; ++d) x += double{q[static_cast<std::size_t>((h * c.rows + i) * c.dk + d)]} * key(j, h * c.hkv / c.hq)[d];
+        score.push_back(x * a.scale);
+        if (std::isfinite(x)) sum += std::exp(x * a.scale);
+      }
+      float& l = lse[static_cast<std::size_t>(h * c.rows + i)] = static_cast<float>(std::log(sum));  // -infinity for a row that sees nothing
+      if (!std::isfinite(c.lse_of_row) && i == c.rows / 2) l = c.lse_of_row;
+      if (!std::isfinite(l)) continue;
+      for (std::int64_t j = 0; j < static_cast<std::int64_t>(score.size()); ++j) {
+        const double p = score[static_cast<std::size_t>(j)] != score[static_cast<std::size_t>(j)] ? 0 : std::min(1.0, std::exp(score[static_cast<std::size_t>(j)] - l));
+        const auto at = static_cast<std::size_t>(h * blocks + i / c.block_q * a.key_blocks() + j / c.block_k);
+        const auto of_key = static_cast<std::size_t>((c.by_group ? h * c.hkv / c.hq : h) * n_keys + j);
+        block_max[at] = std::max(block_max[at], p);
+        block_sum[at] += p;
+        key_max[of_key] = std::max(key_max[of_key], p);
+      }
+    }
+  a.lse = lse.data();
+
+  std::vector<float> got[3], again[3];
+  const std::vector<double>* want[] = {&block_max, &block_sum, &key_max};
+  const bool asked[] = {c.block_max, c.block_sum, c.key_max};
+  const auto run = [&](std::vector<float>* to, int workers) {
+    for (int i = 0; i < 3; ++i) to[i].assign(want[i]->size() + 1, NAN), to[i].back() = kUntouched;
+    a.block_max = asked[0] ? to[0].data() : nullptr;
+    a.block_sum = asked[1] ? to[1].data() : nullptr;
+    a.key_max = asked[2] ? to[2].data() : nullptr;
+    run_on(k, a, workers);
+  };
+  run(got, 1);
+  run(again, 3);
+  const char* names[] = {" block_max: ", " block_sum: ", " key_max: "};
+  for (int i = 0; i < 3; ++i) {
+    if (!asked[i]) continue;
+    EXPECT_EQ(std::memcmp(got[i].data(), again[i].data(), got[i].size() * 4), 0) << k.name << names[i] << "1 or 3 workers: " << c.line();
+    EXPECT_EQ(got[i].back(), kUntouched) << k.name << names[i] << "wrote past the end: " << c.line();
+    double worst = 0;
+    for (std::size_t j = 0; j < want[i]->size(); ++j) {
+      const double off = std::fabs(got[i][j] - (*want[i])[j]) / std::max(1.0, (*want[i])[j]);
+      worst = std::max(worst, off == off ? off : 1e9);
+    }
+    EXPECT_LE(worst, 5e-5) << k.name << names[i] << c.line();
+  }
+  return true;
+}
+
+TEST(AttendMaxima, EqualsSumsAndMaximaOverAllPairs) {
+  each_kernel(kernel::attend_maxima_list, [](const kernel::Kernel<op::AttendMaxima>& k) {
+    int taken = 0;
+    for (const std::int32_t block_q : {1, 5, 16, 32, 48, 64, 100})
+      for (const std::int32_t block_k : {16, 48, 64, 128, 512}) taken += check_maxima(k, {.block_q = block_q, .block_k = block_k});
+    for (const int rows : {1, 2, 31, 32, 33, 65, 130, 300})
+      taken += check_maxima(k, {.dk = 64, .rows = rows, .first_key = 200, .behind = rows % 3 * 21, .first_cell = rows % 2 * 16, .block_q = 16, .by_group = rows % 2 == 0});
+    for (int which = 1; which < 8; ++which)
+      taken += check_maxima(k, {.rows = 40, .block_q = 8, .block_max = (which & 1) != 0, .block_sum = (which & 2) != 0, .key_max = (which & 4) != 0});
+    for (const std::int64_t first : {0, 1, 15, 31, 255, 256, 700}) taken += check_maxima(k, {.rows = 37, .first_key = first, .block_q = 64});
+    EXPECT_GT(taken, 0) << k.name;
+  });
+}
+
+TEST(AttendMaxima, RowsThatSeeNothingHaveNoMass) {
+  each_kernel(kernel::attend_maxima_list, [](const kernel::Kernel<op::AttendMaxima>& k) {
+    for (const std::int64_t first : {-1, -5, -33, -69}) EXPECT_TRUE(check_maxima(k, {.first_key = first, .block_q = 16})) << k.name;
+    EXPECT_TRUE(check_maxima(k, {.first_key = -70, .behind = 20})) << k.name << ": no row sees a key";
+    EXPECT_TRUE(check_maxima(k, {.rows = 0, .first_key = 50})) << k.name << ": no rows";
+  });
+}
+
+TEST(AttendMaxima, WhatIsNoNumberIsNoMaximum) {
+  each_kernel(kernel::attend_maxima_list, [](const kernel::Kernel<op::AttendMaxima>& k) {
+    for (const float bad : {NAN, kInfinity, -kInfinity}) {
+      EXPECT_TRUE(check_maxima(k, {.block_q = 16, .lse_of_row = bad})) << k.name;
+      EXPECT_TRUE(check_maxima(k, {.block_q = 16, .key = bad})) << k.name;  // of either sign, by the query
+    }
+  });
+}
+
+// What segment_mass says of scores that somebody else made, said of queries and keys.
+TEST(AttendMaxima, SumsOfARowAreOne) {
+  each_kernel(kernel::attend_maxima_list, [](const kernel::Kernel<op::AttendMaxima>& k) {
+    // Keys of zeros: every probability of row i is 1 / (own + 1).
+    constexpr int kRows = 40;
+    PackedView view{nullptr, k.pack == PackFormat::none ? PackFormat::lane16_f32 : k.pack, 1, 32, 64};
+    Buffer storage;
+    const std::size_t bytes = view.block_bytes() * 2;
+    view.data = std::memset(storage.grow(bytes), 0, bytes);
+    const std::vector<float> q(kRows * 32, 1.0f);
+    std::vector<float> lse, most(kRows * 4), sums(kRows * 4);
+    for (int i = 0; i < kRows; ++i) lse.push_back(std::log(static_cast<float>(i + 1)));
+    op::AttendMaxima::Args a;
+    a.hq = a.hkv = 1;
+    a.dk = 32;
+    a.n_rows = kRows;
+    a.n_keys = 64;
+    a.q = q.data();
+    a.q_row = 32;
+    a.packed_k = view;
+    a.lse = lse.data();
+    a.block_k = 16;
+    a.block_max = most.data();
+    a.block_sum = sums.data();
+    run_on(k, a, 1);
+    for (int i = 0; i < kRows; ++i) {
+      float sum = 0;
+      for (int b = 0; b < 4; ++b) {
+        sum += sums[static_cast<std::size_t>(i * 4 + b)];
+        EXPECT_NEAR(most[static_cast<std::size_t>(i * 4 + b)], 16 * b <= i ? 1.0f / static_cast<float>(i + 1) : 0.0f, 1e-5f) << k.name;
+      }
+      EXPECT_NEAR(sum, 1.0f, 1e-5f) << k.name;
+    }
   });
 }
 

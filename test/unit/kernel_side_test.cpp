@@ -13,6 +13,7 @@
 
 #include <fmt/format.h>
 
+#include "base/buffer.h"
 #include "engine/pick.h"
 #include "op/side_scores_ref.h"
 #include "support/side_case.h"
@@ -30,7 +31,7 @@ struct SideCase {
   int heads = 2, dim = 64, page = 16, labels = 5, pool = 64;
   std::uint64_t seed = 1;
   SideSpec spec() const {
-    return {.page = page, .page_type = page_type, .int4 = true, .labels = labels, .label_heads = 0, .channels = nullptr, .pool = pool};
+    return {.page = page, .page_type = page_type, .int4 = true, .int8 = true, .labels = labels, .label_heads = 0, .channels = nullptr, .pool = pool};
   }
   std::string line() const {
     return fmt::format("dtype={} bounds={} cells={} heads={} dim={} page={} labels={} pool={} seed={}", name_of(dtype),
@@ -163,6 +164,16 @@ Channel range(const Int4Keys& x, std::int64_t tile, int h, int d) {
           half_to_float(halves[op::int4_range_offset(x, tile, h, d, false)])};
 }
 
+// What a cell's 8 bits count from and by, as written.
+struct Rest {
+  float centre, scale;
+};
+Rest rest(const Int8Keys& x, std::int64_t cell, int h, int d) {
+  return {bf16_to_float(static_cast<const std::uint16_t*>(x.data)[op::int8_centre_offset(x, cell / kTileKeys, h, d)]),
+          static_cast<const float*>(x.data)[op::int8_scale_offset(x, cell, h)]};
+}
+int number(const Int8Keys& x, std::int64_t cell, int h, int d) { return static_cast<const std::int8_t*>(x.data)[op::int8_offset(x, cell, h, d)]; }
+
 // The definitions of kv/side.h, written a second time over the raw keys.
 TEST(SideReference, HoldsWhatItsDefinitionsSay) {
   for (std::uint64_t seed = 0; seed < 30; seed += kThin) {
@@ -196,6 +207,17 @@ TEST(SideReference, HoldsWhatItsDefinitionsSay) {
           const auto n = static_cast<float>(words[op::int4_offset(v.int4, c, h, d / 8)] >> int4_shift(d % 8) & 15u);
           ASSERT_NEAR(y.zero + y.scale * n, raw.get(h, c, d), y.scale * 0.50001f) << s.line();
         }
+        float largest = 0;
+        for (int d = 0; d < s.dim; ++d) {
+          const Channel x = channel(raw, c / kTileKeys, h, d);
+          const Rest y = rest(v.int8, c, h, d);
+          const float middle = x.zero + 7.5f * x.scale;  // whose own rounding is the 1e-6
+          const auto n = static_cast<float>(number(v.int8, c, h, d));
+          ASSERT_NEAR(y.centre, middle, std::fabs(middle) * 0x1.1p-8f + 1e-6f) << s.line();
+          ASSERT_NEAR(y.centre + y.scale * n, raw.get(h, c, d), y.scale * 0.50001f) << s.line();
+          largest = std::max(largest, std::fabs(raw.get(h, c, d) - y.centre));
+        }
+        ASSERT_FLOAT_EQ(rest(v.int8, c, h, 0).scale, largest / 127) << "the range reaches the largest and no further: " << s.line();
         for (int i = 0; i < s.labels; ++i) {
           const std::int64_t at = op::label_offset(v.labels, c, h, i);
           const float x = v.labels.type == Dtype::f32 ? static_cast<const float*>(v.labels.data)[at]
@@ -307,7 +329,8 @@ struct Problem {
       columns = tiles_of((n_cells + a.pages.page - 1) / a.pages.page) * kTileKeys;
     } else {
       if constexpr (std::is_same_v<Op, op::LabelScores>) a.labels = store.view().labels;
-      else a.keys = store.view().int4;
+      else if constexpr (std::is_same_v<Op, op::Int4Scores>) a.keys = store.view().int4;
+      else a.keys = store.view().int8;
       if (s.tiles) {
         tile_ptr.push_back(0);
         for (int g = 0; g < a.hkv; ++g) {
@@ -333,6 +356,14 @@ void reference(const op::LabelScores::Args& a, int g) { op::label_scores_ref<Num
 template <class Number>
 void reference(const op::Int4Scores::Args& a, int g) { op::int4_scores_ref<Number>(a, g); }
 
+template <class Number>
+void reference(const op::Int8Scores::Args& a, int g) { op::int8_scores_ref<Number>(a, g); }
+
+// Kernels of whole numbers by their names.
+template <class Op>
+bool rounds_queries(const kernel::Kernel<Op>& k) {
+  return std::string(k.name).find("vnni") != std::string::npos || std::string(k.name).find("amx") != std::string::npos;
+}
 // Scores with the rounding that kernels of whole numbers may do; for other ops nothing.
 template <class Args>
 void in_bytes(const Args&, int) {}
@@ -361,6 +392,28 @@ void in_bytes(const op::Int4Scores::Args& a, int g) {
       }
 }
 
+template <>
+void in_bytes(const op::Int8Scores::Args& a, int g) {
+  const int group = a.hq / a.hkv;
+  for (int h = g * group; h < (g + 1) * group; ++h)
+    for (int i = 0; i < a.n_rows; ++i) {
+      const float* q = a.q + h * a.q_head + i * a.q_row;
+      float largest = 0;
+      for (int d = 0; d < a.dk; ++d) largest = std::max(largest, std::fabs(q[d]));
+      const float unit = largest / 127, inverse = 1.0f / unit;
+      for (std::int64_t c = 0; c < tiles_of(a.n_cells) * kTileKeys; ++c) {
+        float& score = a.score[h * a.score_head + i * a.score_row + c];
+        if (!std::isfinite(score) || score == kUntouched) continue;
+        double whole = 0, middle = 0;
+        for (int d = 0; d < a.dk; ++d) {
+          whole += std::nearbyint(q[d] * inverse) * number(a.keys, c, g, d);
+          middle += double{q[d]} * rest(a.keys, c, g, d).centre;
+        }
+        score = static_cast<float>(middle + double{unit} * rest(a.keys, c, g, 0).scale * whole);
+      }
+    }
+}
+
 template <class Op>
 void check_scores(const kernel::Kernel<Op>& k, const ScoreCase& s, std::int64_t n_cells) {
   Problem<Op> p(s, n_cells);
@@ -382,7 +435,7 @@ void check_scores(const kernel::Kernel<Op>& k, const ScoreCase& s, std::int64_t 
     p.a.score = plain.data();
     reference<float>(p.a, g);
     p.a.score = want.data();
-    if (k.needs & kAvx512Vnni) in_bytes(p.a, g);
+    if (rounds_queries(k)) in_bytes(p.a, g);
   }
   double worst = 0, allowed = 0, size = 0;
   for (std::size_t i = 0; i < got.size(); ++i) {
@@ -419,12 +472,48 @@ void check_list(const kernel::KernelList<Op>& list) {
     large.rows = 17;
     large.visible = 2;
     check_scores(*k, large, 5000);
+    ScoreCase prompt = large;  // more queries than a task of a prompt has
+    prompt.side.cells = 200;
+    prompt.side.dim = 96;
+    prompt.rows = 150;
+    check_scores(*k, prompt, 190);
   }
 }
 
 TEST(SideScoreKernels, PagesEqualTheReference) { check_list(kernel::page_scores_list); }
 TEST(SideScoreKernels, LabelsEqualTheReference) { check_list(kernel::label_scores_list); }
 TEST(SideScoreKernels, Int4EqualsTheReference) { check_list(kernel::int4_scores_list); }
+TEST(SideScoreKernels, Int8EqualsTheReference) { check_list(kernel::int8_scores_list); }
+
+// A call so large that its scores are written past the caches gives what calls of a few rows give, bit for bit.
+TEST(SideScoreKernels, Int8CallsOfAllRowsEqualCallsOfSome) {
+  ScoreCase s;
+  s.side = {.dtype = Dtype::f16, .cells = 1000, .heads = 1, .dim = 32, .seed = 5};
+  s.group = 2;
+  s.rows = 1100;
+  for (const auto* k : kernel::int8_scores_list) {
+    // Sums of whole numbers are the same whatever rows are beside them.
+    if (!rounds_queries(*k) || !missing_features(detect_features(), k->needs).empty()) continue;
+    Problem<op::Int8Scores> p(s, s.side.cells);
+    p.a.score_row = p.columns + 16;
+    p.a.score_head = s.rows * p.a.score_row;
+    const std::size_t bytes = p.size() * 4;
+    Buffer whole, pieces;
+    const auto pool = make_thread_pool(2);
+    Workspace space;
+    p.a.score = static_cast<float*>(std::memset(whole.grow(bytes), 0, bytes));
+    run_kernel(*k, p.a, *pool, space);
+    auto* to = static_cast<float*>(std::memset(pieces.grow(bytes), 0, bytes));
+    for (std::int32_t row = 0; row < s.rows; row += 100) {
+      op::Int8Scores::Args part = p.a;
+      part.n_rows = 100;
+      part.q += row * part.q_row;
+      part.score = to + row * part.score_row;
+      run_kernel(*k, part, *pool, space);
+    }
+    EXPECT_EQ(std::memcmp(whole.data(), pieces.data(), bytes), 0) << k->name;
+  }
+}
 
 // The reference's scores against sums over the raw keys.
 TEST(SideReference, ScoresAreWhatTheFormulasSay) {
@@ -450,6 +539,56 @@ TEST(SideReference, ScoresAreWhatTheFormulasSay) {
           if (hidden) { ASSERT_EQ(x, -kInfinity); }
           else ASSERT_NEAR(x, sum, 1e-5) << s.line();
         }
+  }
+}
+
+// How far int8 scores are from the products they stand for: within the bound of op/side_scores.h, and a channel
+// that is large in all keys, as models have them, makes it no worse.
+TEST(SideProperty, Int8ScoresAreWithinTheirBound) {
+  for (const auto* k : kernel::int8_scores_list) {
+    if (!missing_features(detect_features(), k->needs).empty()) continue;
+    double error[2] = {};  // mean square, without and with such channels
+    for (const bool outliers : {false, true})
+      for (const int rows : {1, 40}) {
+        ScoreCase s;
+        s.side = {.dtype = Dtype::f16, .cells = 300, .heads = 2, .dim = 64, .seed = 11};
+        s.rows = rows;
+        Problem<op::Int8Scores> p(s, s.side.cells);
+        if (k->why_not && k->why_not(p.a, 1)) continue;
+        if (outliers) {
+          for (int h = 0; h < 2; ++h)
+            for (std::int64_t c = 0; c < s.side.cells; ++c)
+              for (const int d : {3, 40}) p.raw.set(h, c, d, p.raw.get(h, c, d) + (d == 3 ? 40.0f : -25.0f));
+          op::side_write_ref(write_args(p.raw, p.store.view()));
+        }
+        std::vector<float> score(p.size());
+        p.a.score = score.data();
+        const auto pool = make_thread_pool(1);
+        Workspace space;
+        run_kernel(*k, p.a, *pool, space);
+        double sum = 0;
+        // The last tile holds zeros beside keys: there the outliers take their range from the others after all.
+        const std::int64_t whole = s.side.cells / kTileKeys * kTileKeys;
+        for (int h = 0; h < p.a.hq; ++h)
+          for (int i = 0; i < rows; ++i)
+            for (std::int64_t c = 0; c < s.side.cells; ++c) {
+              const float* q = p.a.q + h * p.a.q_head + i * p.a.q_row;
+              double exact = 0, ones = 0, largest = 0;
+              for (int d = 0; d < s.side.dim; ++d) {
+                exact += double{q[d]} * p.raw.get(h / s.group, c, d);
+                ones += std::fabs(q[d]);
+                largest = std::max<double>(largest, std::fabs(q[d]));
+              }
+              const double off = std::fabs(score[static_cast<std::size_t>(h * p.a.score_head + i * p.a.score_row + c)] - exact);
+              const double bound = rest(p.a.keys, c, h / s.group, 0).scale / 2.0 * (ones + (rounds_queries(*k) ? s.side.dim * largest : 0.0));
+              ASSERT_LE(off, bound + 1e-4) << k->name << " cell " << c << (outliers ? " with outliers" : "");
+              if (c < whole) sum += off * off;
+            }
+        error[outliers] += sum / static_cast<double>(p.a.hq * rows * whole);
+      }
+    EXPECT_GT(error[0], 0) << k->name;
+    EXPECT_LT(error[1], 1.3 * error[0]) << k->name;
+    EXPECT_LT(error[0], 2 * 0.1 * 0.1) << k->name << ": scores have a standard deviation of 8";
   }
 }
 
@@ -494,7 +633,7 @@ TEST(SideProperty, WhatCannotBeJudgedIsKept) {
       raw.fill(rng);
       raw.set(0, cell, 0, bad);
       SideStore store;
-      store.open({.page = 8, .int4 = true, .labels = 4}, Dtype::f32, 64, 1, 16);
+      store.open({.page = 8, .int4 = true, .int8 = true, .labels = 4}, Dtype::f32, 64, 1, 16);
       op::side_write_ref(write_args(raw, store.view()));
       typename std::remove_reference_t<decltype(*k)>::Args a;
       a.hq = a.hkv = a.n_rows = 1;
@@ -515,14 +654,40 @@ TEST(SideProperty, WhatCannotBeJudgedIsKept) {
   const auto pages = [](op::PageScores::Args& a, const SideView& v) { a.pages = v.pages; };
   const auto labels = [](op::LabelScores::Args& a, const SideView& v) { a.labels = v.labels; };
   const auto int4 = [](op::Int4Scores::Args& a, const SideView& v) { a.keys = v.int4; };
+  const auto int8 = [](op::Int8Scores::Args& a, const SideView& v) { a.keys = v.int8; };
   for (const float bad : {kInfinity, -kInfinity, NAN}) {
     for (const auto& s : scores(kernel::page_scores_list, pages, bad, 9)) {
       EXPECT_TRUE(bad != bad ? std::isfinite(s[1]) : s[1] == kInfinity) << "a NaN is passed over, an infinity is not";
       EXPECT_TRUE(std::isfinite(s[0]) && std::isfinite(s[2]));
     }
     for (const auto& s : scores(kernel::int4_scores_list, int4, bad, 9)) EXPECT_TRUE(s[9] == kInfinity && std::isfinite(s[32])) << "its tile cannot be judged, the next can";
+    for (const auto& s : scores(kernel::int8_scores_list, int8, bad, 9))
+      for (std::size_t c = 0; c < s.size(); ++c) EXPECT_TRUE(c == 9 ? s[c] == kInfinity : std::isfinite(s[c])) << "the cell cannot be judged, its neighbours can";
     if (std::isfinite(bad) || bad == kInfinity || bad == -kInfinity) continue;
     for (const auto& s : scores(kernel::label_scores_list, labels, bad, 9)) EXPECT_TRUE(s[9] == kInfinity && std::isfinite(s[8]));
+  }
+}
+
+// A query that is no number cannot judge anything, and does not disturb the others.
+TEST(SideProperty, Int8QueryThatIsNoNumberKeepsAll) {
+  ScoreCase s;
+  s.side = {.dtype = Dtype::f16, .cells = 70, .heads = 1, .dim = 64, .seed = 2};
+  s.rows = 20;
+  for (const auto* k : kernel::int8_scores_list) {
+    if (!missing_features(detect_features(), k->needs).empty()) continue;
+    Problem<op::Int8Scores> p(s, s.side.cells);
+    p.q[static_cast<std::size_t>(p.a.q_head + 7 * p.a.q_row + 5)] = NAN;  // head 1, row 7
+    std::vector<float> score(p.size());
+    p.a.score = score.data();
+    const auto pool = make_thread_pool(1);
+    Workspace space;
+    run_kernel(*k, p.a, *pool, space);
+    for (int h = 0; h < p.a.hq; ++h)
+      for (int i = 0; i < s.rows; ++i)
+        for (std::int64_t c = 0; c < s.side.cells; ++c) {
+          const float x = score[static_cast<std::size_t>(h * p.a.score_head + i * p.a.score_row + c)];
+          EXPECT_TRUE(h == 1 && i == 7 ? x == kInfinity : std::isfinite(x)) << k->name << " head " << h << " row " << i;
+        }
   }
 }
 

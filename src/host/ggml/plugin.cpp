@@ -46,7 +46,7 @@ std::string full_report(const Instance& x) {
   auto report = nlohmann::json::parse(x.report_json());
   const SideBytes side = side_bytes();
   report["side_bytes"] = static_cast<std::int64_t>(side.sum()) + report.value("session_bytes", std::int64_t{0});
-  report["side_bytes_by_kind"] = {{"packed", side.packed}, {"pages", side.pages}, {"int4", side.int4},
+  report["side_bytes_by_kind"] = {{"packed", side.packed}, {"pages", side.pages}, {"int4", side.int4}, {"int8", side.int8},
                                   {"labels", side.labels}, {"pooled", side.pooled}};
   report["host_version"] = std::string("ggml ") + api().version();
   report["declined"] = plugin().declined;

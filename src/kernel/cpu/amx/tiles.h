@@ -5,6 +5,7 @@
 //
 // Eight tiles of 16 rows x 64 bytes. As operands of the product:
 //   A [16 rows][32 values] bf16,  B [16 pairs of values][16 columns][2] bf16,  C [16][16] f32
+//   A [16 rows][64 values] s8,    B [16 fours of values][16 columns][4] s8,    C [16][16] s32
 #pragma once
 
 #include <immintrin.h>
@@ -66,6 +67,10 @@ struct HardwareTiles {
   [[gnu::always_inline]] void multiply_add() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
   }
+  template <int C, int A, int B>
+  [[gnu::always_inline]] void multiply_add_bytes() {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+  }
 
  private:
   Config before_;
@@ -96,6 +101,18 @@ class EmulatedTiles {
   template <int C, int A, int B>
   [[gnu::always_inline]] void multiply_add() {
     product(tile_[C], tile_[A], tile_[B]);
+  }
+  template <int C, int A, int B>
+  [[gnu::always_inline]] void multiply_add_bytes() {
+    for (int m = 0; m < kTileRows; ++m) {
+      std::int32_t sum[16];
+      __builtin_memcpy(sum, tile_[C] + m * 64, 64);
+      for (int k = 0; k < 64; ++k) {
+        const int left = static_cast<std::int8_t>(tile_[A][m * 64 + k]);
+        for (int n = 0; n < 16; ++n) sum[n] += left * static_cast<std::int8_t>(tile_[B][k / 4 * 64 + n * 4 + k % 4]);
+      }
+      __builtin_memcpy(tile_[C] + m * 64, sum, 64);
+    }
   }
 
  private:

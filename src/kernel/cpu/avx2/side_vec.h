@@ -47,6 +47,20 @@ static inline void store_up(uint16_t* p, F x) {
 static inline void store_near(uint16_t* p, F x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
+// As bf16, rounded to the nearest, ties to even; NaN as arithmetic makes it stays NaN.
+static inline void store_near_bf16(uint16_t* p, F x) {
+  const __m256i bits = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i up = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packus_epi32(_mm256_castsi256_si128(up), _mm256_extracti128_si256(up, 1)));
+}
+// Whole numbers of a byte with a sign, four channels side by side at p and p + step.
+static inline void store_quads(int8_t* p, int64_t step, F x) {
+  const __m256i whole = _mm256_cvtps_epi32(x);
+  const __m128i y = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)), z = _mm_packs_epi16(y, y);
+  const int32_t first = _mm_cvtsi128_si32(z), second = _mm_extract_epi32(z, 1);
+  __builtin_memcpy(p, &first, 4);
+  __builtin_memcpy(p + step, &second, 4);
+}
 // Whole numbers 0..15, eight to a word as in Int4Keys.
 static inline void store_nibbles(uint32_t* p, int64_t, int64_t, F x) {
   const __m256i at = _mm256_setr_epi32(0, 8, 16, 24, 4, 12, 20, 28);
@@ -57,6 +71,11 @@ static inline void store_nibbles(uint32_t* p, int64_t, int64_t, F x) {
 }
 
 static inline Words load_words(const uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+// Byte I of every word, which has a sign.
+template <int I>
+static inline F signed_byte(Words x) {
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(x, 24 - 8 * I), 24));
+}
 // (Channel I of every word - 8) times nibble_weight(I), exactly: put into the mantissa of 2^23, from which the
 // same float without it is taken. The conversion to float would share the port of the products.
 template <int I>

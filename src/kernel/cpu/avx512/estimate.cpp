@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Parts of estimators: the code of kernel/cpu/lane16 with this architecture's vectors.
 #include "kernel/cpu/avx512/quant.h"
-#include "kernel/cpu/avx512/vec.h"
+#include "kernel/cpu/avx512/side_vec.h"
 
 #include "kernel/cpu/lane16/alike.inc"
+#include "kernel/cpu/lane16/attend_maxima.inc"
 #include "kernel/cpu/lane16/line_sums.inc"
 #include "kernel/cpu/lane16/segment_mass.inc"
 
@@ -20,6 +21,18 @@ const Kernel<op::LineSums> line_sums{
     .scratch_bytes = lines::scratch_bytes<lines::Lane16Scores>,
     .shared_bytes = lines::shared_bytes,
     .run = lines::run<lines::Lane16Scores>,
+};
+extern const Kernel<op::AttendMaxima> attend_maxima;
+const Kernel<op::AttendMaxima> attend_maxima{
+    .name = "cpu.avx512",
+    .needs = kAvx512,
+    .pack = PackFormat::lane16_f16,
+    .why_not = maxima::why_not_lane16,
+    .phases = 2,
+    .tasks = maxima::tasks,
+    .scratch_bytes = maxima::scratch_bytes<lines::Lane16Scores>,
+    .shared_bytes = maxima::shared_bytes,
+    .run = maxima::run<lines::Lane16Scores>,
 };
 extern const Kernel<op::SegmentMass> segment_mass;
 const Kernel<op::SegmentMass> segment_mass{

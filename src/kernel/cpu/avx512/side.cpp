@@ -44,4 +44,13 @@ const Kernel<op::Int4Scores> int4_scores{
     .run = scoring::run<scoring::OfInt4>,
 };
 
+extern const Kernel<op::Int8Scores> int8_scores;
+const Kernel<op::Int8Scores> int8_scores{
+    .name = "cpu.avx512",
+    .needs = kAvx512,
+    .tasks = scoring::tasks<scoring::OfInt8>,
+    .scratch_bytes = scoring::scratch_bytes<scoring::OfInt8>,
+    .run = scoring::run<scoring::OfInt8>,
+};
+
 }  // namespace lacuna::kernel::avx512

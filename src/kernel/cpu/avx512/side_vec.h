@@ -36,6 +36,19 @@ static inline void store_up(uint16_t* p, F x) {
 static inline void store_near(uint16_t* p, F x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
+// As bf16, rounded to the nearest, ties to even; NaN as arithmetic makes it stays NaN.
+static inline void store_near_bf16(uint16_t* p, F x) {
+  const __m512i bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
+}
+// Whole numbers of a byte with a sign, four channels side by side at p, p + step, ...
+static inline void store_quads(int8_t* p, int64_t step, F x) {
+  const __m128i y = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x));
+  alignas(16) int32_t quad[4];
+  _mm_store_si128(reinterpret_cast<__m128i*>(quad), y);
+  for (int i = 0; i < 4; ++i) __builtin_memcpy(p + i * step, quad + i, 4);
+}
 // Whole numbers 0..15, eight to a word as in Int4Keys: word w of 1 or 2 goes to p + w * step.
 static inline void store_nibbles(uint32_t* p, int64_t step, int64_t words, F x) {
   const __m256i at = _mm256_setr_epi32(0, 8, 16, 24, 4, 12, 20, 28);
@@ -48,6 +61,11 @@ static inline void store_nibbles(uint32_t* p, int64_t step, int64_t words, F x) 
 }
 
 static inline Words load_words(const uint32_t* p) { return _mm512_loadu_si512(p); }
+// Byte I of every word, which has a sign.
+template <int I>
+static inline F signed_byte(Words x) {
+  return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(x, 24 - 8 * I), 24));
+}
 // (Channel I of every word - 8) times nibble_weight(I), exactly: put into the mantissa of 2^23, from which the
 // same float without it is taken. The conversion to float would share the port of the products.
 template <int I>

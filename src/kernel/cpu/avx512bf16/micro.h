@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// lacuna: pod
 // Register tiles and the softmax step of the AVX512_BF16 kernels. Everything is static: each arch
 // file has its own copy, and no symbol leaves it.
 //
