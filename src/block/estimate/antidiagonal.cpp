@@ -10,7 +10,7 @@
 namespace lacuna::block {
 namespace {
 
-constexpr std::int64_t kScoreFloats = 8 << 20;
+constexpr std::int64_t kScoreFloats = 2 << 20;  // 8 MB: scores are read again before they leave the caches
 
 }  // namespace
 

@@ -4,11 +4,10 @@
 //   score[m, n] = sum over s, d of  Q'[m, (s, d)] K'[(s, d), n],
 //   Q'[m, (s, d)] = q[m S + S-1-s, d],   K'[(s, d), n] = k[n S + s, d]
 //
-// Phase 0 sorts the keys of every KV head into B tiles of K', once for all query heads; with S = 1 the
-// packed blocks are these tiles already. Phase 1 multiplies: a task has some blocks of 32 rows of Q', counted
-// through the query heads of a KV head, so that few rows per head do not leave tiles empty, and passes them all
-// by each group of columns: Q' stays in the second cache, and K', which does not, is read once for all of them.
-// (Tasks of 32 columns, which sort their own keys and pass all of Q' by them, took as long as tasks of 32 rows.)
+// A task has some blocks of 32 rows of Q', counted through the query heads of a KV head, so that few rows per head do
+// not leave tiles empty. It sorts two groups of 16 columns at a time into B tiles of K' (with S = 1 the packed blocks are these
+// already) and passes all its blocks by them: Q' stays in the second cache, and the sorted keys in the first. That every task
+// sorts its own costs less than writing them for all and reading them again (docs/decisions/019).
 #include "kernel/cpu/amx/operands.h"
 #include "kernel/cpu/amx/tiles.h"
 #include "kernel/kernel.h"
@@ -21,9 +20,8 @@ using Args = op::StridedScores::Args;
 
 constexpr int kRows = 2 * kTileRows;
 constexpr int kColumns = 16;  // of a B tile
-constexpr int kAhead = 4;     // groups of columns that tiles of K' are asked for before they are needed
 constexpr int kMostBlocks = 8;  // row blocks of a task: up to 512 KB of Q'
-constexpr int kSortedTogether = 4;  // groups of columns of a task of phase 0
+constexpr int kKept = 16;       // operands of a row or a column whose keys the first cache keeps: 32 KB of two groups
 
 struct Shape {
   int channel_tiles, depth;     // A tiles per query row of one s, and of all
@@ -41,13 +39,6 @@ struct Shape {
   std::int64_t blocks_of_task(const Args& a, int workers) const {
     const std::int64_t even = row_blocks() * a.hkv / (2 * workers);
     return even < 1 ? 1 : even < kMostBlocks ? even : kMostBlocks;
-  }
-  // Sorted keys: [hkv][groups][stride][channel_tiles] B tiles.
-  char* sorted(void* shared, int kv_head, std::int64_t group) const {
-    return static_cast<char*>(shared) + (kv_head * groups + group) * depth * kTileBytes;
-  }
-  const char* keys(const Args& a, void* shared, int kv_head, std::int64_t group) const {
-    return a.stride == 1 ? half_tile(a.packed_k, channel_tiles, a.first_cell / 16 + group, kv_head) : sorted(shared, kv_head, group);
   }
 };
 
@@ -101,6 +92,13 @@ void sort_keys(const Args& a, const Shape& x, int kv_head, std::int64_t group, c
   }
 }
 
+// A group of columns of K': sorted to `to`, or the packed block itself.
+const char* keys(const Args& a, const Shape& x, int kv_head, std::int64_t group, char* to) {
+  if (a.stride == 1) return half_tile(a.packed_k, x.channel_tiles, a.first_cell / 16 + group, kv_head);
+  sort_keys(a, x, kv_head, group, to);
+  return to;
+}
+
 // Rows [first, first + 32) of Q' of a KV head's query heads, as A tiles [2][depth]; rows past the end are zeros.
 void load_queries(const Args& a, const Shape& x, int kv_head, std::int64_t first, char* to) {
   std::int64_t head = kv_head * (a.hq / a.hkv) + first / x.rows, m = first % x.rows;
@@ -143,41 +141,88 @@ RowBlock row_block(const Args& a, const Shape& x, int kv_head, std::int64_t firs
   return b;
 }
 
+// Where tiles 0..3 belong: [32 rows][32 columns], rows `row` floats apart. Null: nowhere.
+struct Product {
+  float* to = nullptr;
+  std::int64_t row = 2 * kColumns;
+  bool operator==(const Product&) const = default;
+};
+
+// Tiles 0..3 become `from` (null: zeros) plus the products of operands [begin, end). What they held before is stored on the
+// way, each tile just before it is needed: a store waits for its tile's products, and the others go on meanwhile. Queries
+// are loaded past the first cache, so that the keys, which all blocks share, stay in it.
 template <class Tiles>
-void multiply(const Args& a, const Shape& x, int kv_head, const RowBlock* blocks, int n_blocks, float* c, void* shared) {
+void add_products(Tiles& tiles, const Product& pending, const Product& from, const char* q, long half, const char* left,
+                  const char* right, int begin, int end) {
+  const long lower = kTileRows * pending.row, first = static_cast<long>(begin) * kTileBytes;
+  const auto restart = [&]<int T>(std::int64_t pending_at, std::int64_t at) __attribute__((always_inline)) {
+    if (pending.to) tiles.template store<T>(pending.to + pending_at, pending.row * 4);
+    if (from.to) tiles.template load<T>(from.to + at, from.row * 4);
+    else tiles.template zero<T>();
+  };
+  tiles.template stream<4>(q + first, 64);
+  tiles.template load<6>(left + first, 64);
+  restart.template operator()<0>(0, 0);
+  tiles.template multiply_add<0, 4, 6>();
+  tiles.template load<7>(right + first, 64);
+  restart.template operator()<1>(kColumns, kColumns);
+  tiles.template multiply_add<1, 4, 7>();
+  tiles.template stream<5>(q + half + first, 64);
+  restart.template operator()<2>(lower, kTileRows * from.row);
+  tiles.template multiply_add<2, 5, 6>();
+  restart.template operator()<3>(lower + kColumns, kTileRows * from.row + kColumns);
+  tiles.template multiply_add<3, 5, 7>();
+  for (long at = first + kTileBytes; at < static_cast<long>(end) * kTileBytes; at += kTileBytes) {
+    tiles.template stream<4>(q + at, 64);
+    tiles.template load<6>(left + at, 64);
+    tiles.template multiply_add<0, 4, 6>();
+    tiles.template load<7>(right + at, 64);
+    tiles.template multiply_add<1, 4, 7>();
+    tiles.template stream<5>(q + half + at, 64);
+    tiles.template multiply_add<2, 5, 6>();
+    tiles.template multiply_add<3, 5, 7>();
+  }
+}
+
+// The blocks of a task by all their columns, two groups at a time. All blocks pass by some operands of these columns before they
+// pass by the next, with sums kept in c [blocks][32][32]: so the keys come from the first cache for all blocks but one.
+template <class Tiles>
+void multiply(const Args& a, const Shape& x, int kv_head, const RowBlock* blocks, int n_blocks, float* c, char* sorted) {
   Tiles tiles;
   std::int64_t columns = 0;
   for (int i = 0; i < n_blocks; ++i) columns = blocks[i].columns > columns ? blocks[i].columns : columns;
-  float* pending = nullptr;  // where the tiles' products belong
+  const long half = static_cast<long>(x.depth) * kTileBytes;
+  Product pending;
+  const auto store_pending = [&] {
+    if (pending.to) store_2x2(tiles, pending.to, pending.row);
+    pending = {};
+  };
   for (std::int64_t g = 0; g * kColumns < columns; g += 2) {
     // An odd last group stands in for its neighbour.
-    const char *k = x.keys(a, shared, kv_head, g), *next = g + 1 < x.groups ? x.keys(a, shared, kv_head, g + 1) : k;
-    const bool more = (g + kAhead + 2) * kColumns <= columns;
-    int asked = 0;  // tiles of each of two groups
-    for (int i = 0; i < n_blocks; ++i) {
-      const RowBlock& b = blocks[i];
-      if (more) {  // some with every block: many at once would wait for each other
-        const int until = x.depth * (i + 1) / n_blocks;
-        fetch_tiles(x.keys(a, shared, kv_head, g + kAhead) + asked * kTileBytes, until - asked);
-        fetch_tiles(x.keys(a, shared, kv_head, g + kAhead + 1) + asked * kTileBytes, until - asked);
-        asked = until;
-      }
-      const std::int64_t left = b.columns - g * kColumns;
-      if (left <= 0) continue;
-      const char* lower = b.q + static_cast<long>(x.depth) * kTileBytes;
-      float* to = b.to + g * kColumns;
-      if (pending) product_2x2_behind(tiles, pending, a.score_row, b.q, lower, k, next, x.depth);
-      else product_2x2(tiles, b.q, lower, k, next, x.depth);
-      pending = b.rows == kRows && left >= 2 * kColumns ? to : nullptr;
-      if (pending) continue;
-      store_2x2(tiles, c, 2 * kColumns);
-      for (int r = 0; r < b.rows; ++r) {
-        _mm512_mask_storeu_ps(to + r * a.score_row, first_lanes(left), _mm512_load_ps(c + r * 32));
-        _mm512_mask_storeu_ps(to + r * a.score_row + 16, first_lanes(left - 16), _mm512_load_ps(c + r * 32 + 16));
+    const char *k = keys(a, x, kv_head, g, sorted), *next = g + 1 < x.groups ? keys(a, x, kv_head, g + 1, sorted + half) : k;
+    for (int begin = 0; begin < x.depth; begin += kKept) {
+      const int end = begin + kKept < x.depth ? begin + kKept : x.depth;
+      for (int i = 0; i < n_blocks; ++i) {
+        const RowBlock& b = blocks[i];
+        const std::int64_t left = b.columns - g * kColumns;
+        if (left <= 0) continue;
+        const Product sums{c + i * kRows * 2 * kColumns};
+        if (begin > 0 && pending == sums) store_pending();  // of a lone block: about to be loaded
+        add_products(tiles, pending, begin > 0 ? sums : Product{}, b.q, half, k, next, begin, end);
+        float* to = b.to + g * kColumns;
+        const bool whole = b.rows == kRows && left >= 2 * kColumns;
+        pending = end == x.depth && whole ? Product{to, a.score_row} : sums;
+        if (end < x.depth || whole) continue;
+        store_pending();
+        for (int r = 0; r < b.rows; ++r) {
+          const float* from = sums.to + r * sums.row;
+          _mm512_mask_storeu_ps(to + r * a.score_row, first_lanes(left), _mm512_load_ps(from));
+          _mm512_mask_storeu_ps(to + r * a.score_row + 16, first_lanes(left - 16), _mm512_load_ps(from + 16));
+        }
       }
     }
   }
-  if (pending) store_2x2(tiles, pending, a.score_row);
+  store_pending();
 }
 
 const char* why_not(const Args& a, int) {
@@ -188,44 +233,36 @@ const char* why_not(const Args& a, int) {
   return nullptr;
 }
 
-int tasks(const Args& a, int phase, int workers) {
+int tasks(const Args& a, int, int workers) {
   const Shape x(a);
-  if (phase == 0) return a.stride == 1 ? 0 : static_cast<int>(a.hkv * ceil_div(x.groups, kSortedTogether));
   return static_cast<int>(a.hkv * ceil_div(x.row_blocks(), x.blocks_of_task(a, workers)));
 }
+
+// Sums of the blocks, two groups of sorted keys, Q'.
+constexpr std::size_t kSumBytes = std::size_t{kMostBlocks} * 4 * kTileBytes;
 std::size_t scratch_bytes(const Args& a) {
   const Shape x(a);
   const std::int64_t blocks = x.row_blocks() < kMostBlocks ? x.row_blocks() : kMostBlocks;
-  return static_cast<std::size_t>(2 * blocks * x.depth + 4) * kTileBytes;
-}
-std::size_t shared_bytes(const Args& a, int) {
-  const Shape x(a);
-  return a.stride == 1 ? 0 : static_cast<std::size_t>(a.hkv * x.groups * x.depth) * kTileBytes;
+  return kSumBytes + static_cast<std::size_t>(2 * (1 + blocks) * x.depth) * kTileBytes;
 }
 
 template <class Tiles>
-void run(const Args& a, int phase, int task, int workers, void* scratch, void* shared) {
+void run(const Args& a, int, int task, int workers, void* scratch, void*) {
   const Shape x(a);
-  if (phase == 0) {
-    const std::int64_t per_head = ceil_div(x.groups, kSortedTogether), first = task % per_head * kSortedTogether;
-    const int kv_head = static_cast<int>(task / per_head);
-    for (std::int64_t g = first; g < first + kSortedTogether && g < x.groups; ++g)
-      sort_keys(a, x, kv_head, g, x.sorted(shared, kv_head, g));
-    return;
-  }
   // A KV head's tasks one after the other: its keys stay near. The last rows of a causal call are the longest.
   const std::int64_t at_once = x.blocks_of_task(a, workers), per_head = ceil_div(x.row_blocks(), at_once);
   const int kv_head = static_cast<int>(task / per_head);
   const std::int64_t begin = (per_head - 1 - task % per_head) * at_once;
   RowBlock blocks[kMostBlocks];
   int n_blocks = 0;
-  for (char* q = static_cast<char*>(scratch) + 4 * kTileBytes; n_blocks < at_once && begin + n_blocks < x.row_blocks(); ++n_blocks) {
+  char* const sorted = static_cast<char*>(scratch) + kSumBytes;
+  for (char* q = sorted + 2L * x.depth * kTileBytes; n_blocks < at_once && begin + n_blocks < x.row_blocks(); ++n_blocks) {
     const std::int64_t first = (begin + n_blocks) * kRows;
     load_queries(a, x, kv_head, first, q);
     blocks[n_blocks] = row_block(a, x, kv_head, first, q);
     q += 2L * x.depth * kTileBytes;
   }
-  multiply<Tiles>(a, x, kv_head, blocks, n_blocks, static_cast<float*>(scratch), shared);
+  multiply<Tiles>(a, x, kv_head, blocks, n_blocks, static_cast<float*>(scratch), sorted);
 }
 
 }  // namespace
@@ -236,10 +273,8 @@ const Kernel<op::StridedScores> strided_scores{
     .needs = kAvx512 | kAvx512Bf16 | kAmxBf16,
     .pack = PackFormat::pair16_bf16,
     .why_not = why_not,
-    .phases = 2,
     .tasks = tasks,
     .scratch_bytes = scratch_bytes,
-    .shared_bytes = shared_bytes,
     .run = run<HardwareTiles>,
 };
 const Kernel<op::StridedScores> strided_scores_emulated{
@@ -248,10 +283,8 @@ const Kernel<op::StridedScores> strided_scores_emulated{
     .pack = PackFormat::pair16_bf16,
     .only_forced = "emulation is for tests: force it by name",
     .why_not = why_not,
-    .phases = 2,
     .tasks = tasks,
     .scratch_bytes = scratch_bytes,
-    .shared_bytes = shared_bytes,
     .run = run<EmulatedTiles>,
 };
 
