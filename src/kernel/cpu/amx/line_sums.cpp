@@ -20,7 +20,7 @@ constexpr int kChunk = lines::kChunk;           // keys whose weights are relati
 constexpr int kPairs = kGroup / 2;
 constexpr int kPairRow = kChunk + 16;           // dwords; an odd number of lines, so that pairs share no cache set
 constexpr std::int64_t kChunkDwords = kPairs * kPairRow;
-constexpr std::int64_t kSums = 2 * kTileBytes / 4;
+constexpr std::int64_t kSums = kTileBytes / 4;
 constexpr int kSlots = 3;                       // scores being stored, waiting, being weighed
 constexpr int kSlot = kGroup * kStep + 32;      // floats
 constexpr float kLeast = -60.0f;                // log2 of what weighs less: nothing beside 1, but not 0
@@ -42,7 +42,7 @@ struct Group {
   int live;                // rows in use
   char* q;                 // [2][depth] A tiles
   std::uint32_t* weights;  // [chunks][pairs][kPairRow]
-  float* sums;             // [chunks][2][pairs][16]: of a chunk's weights in two parts, the rows of a pair at 0 and 1
+  float* sums;             // [chunks][pairs][16], of all groups together: of a chunk's weights, the rows of a pair at 0 and 1
   float* tops;             // [chunks][32]: what these are relative to
   alignas(64) float top[kGroup], zero[kGroup];  // the same of the chunk on its way, and what a FastWeigher makes of it
 
@@ -72,11 +72,12 @@ struct Group {
 
 __m512 even(__m512i pair) { return _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)); }
 __m512 odd(__m512i pair) { return _mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32(static_cast<int>(0xffff0000)))); }
-// Sixteen weights of one row of a pair; zeros where `in` has none.
-void put(std::uint32_t* to, int which, __m512 w, __mmask16 in) {
-  const __m512i wide = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_maskz_mov_ps(in, w))));
-  if (which) _mm512_mask_storeu_epi16(to, 0xaaaaaaaa, _mm512_slli_epi32(wide, 16));
-  else _mm512_mask_storeu_epi16(to, 0x55555555, wide);
+// Sixteen weights of one row of a pair; zeros where `in` has none. Returns them as they are rounded.
+__m512 put(std::uint32_t* to, int which, __m512 w, __mmask16 in) {
+  const __m512i bits = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_maskz_mov_ps(in, w))));
+  const __m512i high = _mm512_slli_epi32(bits, 16);
+  _mm512_mask_storeu_epi16(to, which ? 0xaaaaaaaa : 0x55555555, which ? high : bits);
+  return _mm512_castsi512_ps(high);
 }
 
 // ---- Rows go through the keys. A step is a group and a tile of 32 keys; groups take turns.
@@ -111,10 +112,12 @@ class Weighing {
  public:
   Weighing(const Args& a, int kv_head, Group* g, int n_groups, char* scratch)
       : a_(a), g_(g), n_groups_(n_groups), kv_head_(kv_head), depth_(channel_tiles(a)), keys_(g[n_groups - 1].own + g[n_groups - 1].live),
-        unit_(a.scale * kLog2e), ones_(scratch), slots_(reinterpret_cast<float*>(scratch + kTileBytes)) {
-    for (int r = 0; r < kTileRows; ++r) _mm512_store_si512(ones_ + r * 64, _mm512_maskz_set1_epi64(1, 0x3f80000000003f80));
+        unit_(a.scale * kLog2e), ones_(scratch), slots_(reinterpret_cast<float*>(scratch + 2 * kTileBytes)) {
+    for (int i = 0; i < 2 * kTileRows; ++i)
+      _mm512_store_si512(ones_ + i * 64, _mm512_maskz_set1_epi64(static_cast<__mmask8>(1 << i / kTileRows), 0x3f80000000003f80));
+    tiles_.template zero<5>();
   }
-  static constexpr std::size_t kBytes = kTileBytes + sizeof(float) * kSlots * kSlot;
+  static constexpr std::size_t kBytes = 2 * kTileBytes + sizeof(float) * kSlots * kSlot;
 
   void run() {
     switch (depth_) {
@@ -139,15 +142,17 @@ class Weighing {
   template <int Depth>
   void pass() {
     const std::int64_t tiles = ceil_div(keys_, std::int64_t{kStep});
-    Step before, waiting;  // the last two steps: scores being stored, and stored
+    Step before, waiting, weighed;  // the last three: scores being stored, stored, and become weights
     int turn = 0;
     Halves k = halves(0);
     for (std::int64_t t = 0; t < tiles; ++t) {
       const Halves next = t + 1 < tiles ? halves(t + 1) : k;
       for (int i = 0; i < n_groups_; ++i) {
         const Step now{g_ + i, t, slots_ + turn * kSlot};
+        add_up(weighed);
         // Of the next tile, which is asked for, each group's step asks for its part.
         score<Depth>(now, k, i == 0 ? next.left : next.right, n_groups_ == 1 ? next.right : next.left, before, waiting);
+        weighed = waiting;
         waiting = before;
         before = now;
         turn = turn == kSlots - 1 ? 0 : turn + 1;
@@ -155,14 +160,20 @@ class Weighing {
       k = next;
     }
     store_2x2(tiles_, before.slot, kStep);
-    if (waiting.group) weigh_alone(waiting);
-    weigh_alone(before);
+    add_up(weighed);
+    const Step left[] = {waiting, before};
+    for (const Step& step : left)
+      if (step.group) {
+        weigh_alone(step);
+        add_up(step);
+      }
     const std::int64_t rest = tiles * kStep % kChunk;
     if (rest == 0) return;
     for (int i = 0; i < n_groups_; ++i) {
       for (int p = 0; p < kPairs; ++p) memset(g_[i].weights_at(tiles, p), 0, static_cast<std::size_t>(kChunk - rest) * 4);
-      end_chunk(g_[i], tiles * kStep / kChunk);
+      memcpy(g_[i].tops + tiles * kStep / kChunk * kGroup, g_[i].top, sizeof g_[i].top);
     }
+    end_chunk(tiles * kStep / kChunk);
   }
 
   // Scores of a step; those of the step before are stored, and the weights of the one before that made.
@@ -208,49 +219,71 @@ class Weighing {
       tiles_.template multiply_add<1, 4, 7>();
       meanwhile(4 * d + 1);
       if (d == 0) restart.template operator()<2>(pending + kTileRows * kStep);
-      tiles_.template load<5>(low + at, 64);
-      tiles_.template multiply_add<2, 5, 6>();
+      tiles_.template load<4>(low + at, 64);
+      tiles_.template multiply_add<2, 4, 6>();
       meanwhile(4 * d + 2);
       if (d == 0) restart.template operator()<3>(pending + kTileRows * kStep + 16);
-      tiles_.template multiply_add<3, 5, 7>();
+      tiles_.template multiply_add<3, 4, 7>();
       meanwhile(4 * d + 3);
     }
   }
 
   void weigh_alone(const Step& s) {
+    const bool all = s.group->all_see(s.tile);
+    if (!all) hide(s);
     PairWeigher weigher(s, unit_);
-    const bool fast = s.group->all_see(s.tile);
-    for (int p = 0; fast && p < kPairs; ++p) weigher.weigh(p);
-    weighed(s, !fast || weigher.out_of_range());
+    for (int p = 0; p < kPairs; ++p) weigher.weigh(p);
+    if (!all) take_out(s);
+    weighed(s, weigher.out_of_range());
+  }
+  // Scores that their row does not see, whatever they are, become what it would weigh as 1; and these weights 0.
+  void hide(const Step& s) const {
+    for (int r = 0; r < kGroup; ++r) {
+      const auto hidden = static_cast<std::uint32_t>(~std::uint64_t{0} << s.group->seen(s.tile, r));
+      const __m512 one = _mm512_set1_ps(s.group->top[r] / unit_);
+      _mm512_mask_store_ps(s.slot + r * kStep, static_cast<__mmask16>(hidden), one);
+      _mm512_mask_store_ps(s.slot + r * kStep + 16, static_cast<__mmask16>(hidden >> 16), one);
+    }
+  }
+  static void take_out(const Step& s) {
+    for (int r = 0; r < kGroup; ++r) {
+      // Its bits are every other one of a pair's.
+      const std::uint64_t hidden = (r % 2 ? 0xaaaaaaaaaaaaaaaa : 0x5555555555555555), seen = static_cast<std::uint64_t>(s.group->seen(s.tile, r));
+      if (seen == kStep) continue;
+      const std::uint64_t out = hidden & ~std::uint64_t{0} << 2 * seen;
+      std::uint32_t* w = s.group->weights_at(s.tile, r / 2);
+      _mm512_mask_storeu_epi16(w, static_cast<__mmask32>(out), _mm512_setzero_si512());
+      _mm512_mask_storeu_epi16(w + 16, static_cast<__mmask32>(out >> 32), _mm512_setzero_si512());
+    }
   }
   // The weights of a step are there, not all of them as they should be.
   void weighed(const Step& s, bool out_of_range) {
     if (__builtin_expect(out_of_range, false)) weigh_again(*s.group, s.tile, s.slot);
-    if ((s.tile + 1) * kStep % kChunk == 0) end_chunk(*s.group, s.tile * kStep / kChunk);
+    const std::int64_t chunk = s.tile * kStep / kChunk;
+    if ((s.tile + 1) * kStep % kChunk == 0) memcpy(s.group->tops + chunk * kGroup, s.group->top, sizeof s.group->top);
   }
-  // Sums of a chunk's weights: products with ones, in two chains.
-  void end_chunk(Group& g, std::int64_t chunk) {
-    memcpy(g.tops + chunk * kGroup, g.top, sizeof g.top);
-    tiles_.template zero<4>();
-    tiles_.template zero<7>();
-    tiles_.template load<5>(ones_, 64);
-    const std::uint32_t* w = g.weights + chunk * kChunkDwords;
-    for (int v = 0; v < kChunk / 16; v += 2) {
-      tiles_.template load<6>(w + v * 16, kPairRow * 4);
-      tiles_.template multiply_add<4, 6, 5>();
-      tiles_.template load<6>(w + v * 16 + 16, kPairRow * 4);
-      tiles_.template multiply_add<7, 6, 5>();
-    }
-    tiles_.template store<4>(g.sums + chunk * kSums, 64);
-    tiles_.template store<7>(g.sums + chunk * kSums + kSums / 2, 64);
+  // Sums of a step's weights: products with ones, in tile 5 until the chunk is done.
+  [[gnu::always_inline]] void add_up(const Step& s) {
+    if (!s.group) return;
+    const std::uint32_t* w = s.group->weights_at(s.tile, 0);
+    tiles_.template load<7>(ones_ + (s.group - g_) * kTileBytes, 64);
+    tiles_.template load<4>(w, kPairRow * 4);
+    tiles_.template multiply_add<5, 4, 7>();
+    tiles_.template load<4>(w + 16, kPairRow * 4);
+    tiles_.template multiply_add<5, 4, 7>();
+    if ((s.tile + 1) * kStep % kChunk == 0 && s.group == g_ + n_groups_ - 1) end_chunk(s.tile * kStep / kChunk);
+  }
+  void end_chunk(std::int64_t chunk) {
+    tiles_.template store<5>(g_->sums + chunk * kSums, 64);
+    tiles_.template zero<5>();
   }
 
-  // By f32: rows that do not see all keys of the tile, or are out of the fast weigher's range.
+  // By f32: rows that are out of the fast weigher's range.
   [[gnu::noinline]] void weigh_again(Group& g, std::int64_t tile, const float* s) {
     for (int r = 0; r < kGroup; ++r, s += kStep) {
       FastWeigher fast(unit_);
       fast.by_fours(s, g.zero[r]);
-      if (g.all_see(tile) && !fast.out_of_range()) continue;
+      if (!fast.out_of_range()) continue;
       const auto in = static_cast<std::uint32_t>((std::uint64_t{1} << g.seen(tile, r)) - 1);
       const __m512 none = _mm512_set1_ps(-__builtin_inff());
       __m512 x[2];
@@ -268,14 +301,20 @@ class Weighing {
       }
     }
   }
-  // The weights of row r in the tile's chunk, before the tile, times 2^x.
-  static void shrink(Group& g, std::int64_t tile, int r, float x) {
+  // The weights of row r in the tile's chunk, before the tile, times 2^x; and their sum.
+  void shrink(Group& g, std::int64_t tile, int r, float x) {
     const __m512 by = exp2_fine(_mm512_set1_ps(x < -200.0f ? -200.0f : x)), least = exp2_fine(_mm512_set1_ps(kLeast));
     std::uint32_t *const end = g.weights_at(tile, r / 2), *w = end - tile * kStep % kChunk;
+    if (w == end) return;
+    __m512 sum = _mm512_setzero_ps();
     for (; w < end; w += 16) {
       const __m512i pair = _mm512_load_si512(w);
-      put(w, r % 2, _mm512_max_ps(_mm512_mul_ps(r % 2 ? odd(pair) : even(pair), by), least), 0xffff);
+      sum = _mm512_add_ps(sum, put(w, r % 2, _mm512_max_ps(_mm512_mul_ps(r % 2 ? odd(pair) : even(pair), by), least), 0xffff));
     }
+    float* const sums = g_->sums + tile * kStep / kChunk * kSums;  // where they will come to lie
+    tiles_.template store<5>(sums, 64);
+    sums[r / 2 * 16 + 2 * (&g - g_) + r % 2] = _mm512_reduce_add_ps(sum);
+    tiles_.template load<5>(sums, 64);
   }
 
   const Args& a_;
@@ -283,7 +322,7 @@ class Weighing {
   const int n_groups_, kv_head_, depth_;
   const std::int64_t keys_;  // that the last row sees
   const float unit_;
-  char* const ones_;         // a B tile: column 0 takes the first of each pair, column 1 the second
+  char* const ones_;         // B tiles: of group i's weights column 2 i takes the first of each pair, 2 i + 1 the second
   float* const slots_;       // [kSlots] of [32][32] scores
   Tiles tiles_;
 };
@@ -313,22 +352,38 @@ template <int P = 0>
     add_diagonals<P + 1>(x, w, v, by);
   }
 }
-void add_lines(const Group& g, std::int64_t chunks, float* column, float* diagonal) {
+// Sums of a part of the rows, from groups that come in order.
+struct Sums {
+  float *column, *diagonal;
+  std::int64_t length;      // of each
+  bool fresh = true;        // nothing is there yet, whatever the memory holds
+
+  // Where a group has its diagonals, of which number `first` is the first, `chunks` chunks long.
+  void begin(std::int64_t first, std::int64_t chunks) const {
+    const auto clear = [&](float* sums, std::int64_t from, std::int64_t to) { memset(sums + from, 0, static_cast<std::size_t>(to - from) * 4); };
+    clear(column, chunks * kChunk, length);
+    clear(diagonal, 0, first);
+    clear(diagonal, first + chunks * kChunk + kGroup, length);
+  }
+};
+
+void add_lines(const Group& g, const float* sums_of_weights, std::int64_t chunks, Sums& sums, std::int64_t first_diagonal) {
   alignas(64) float inverse[kGroup] = {}, by[kGroup];
   for (std::int64_t c = 0; c < chunks; ++c) {
     factors(g, c, by);
     for (int r = 0; r < g.live; ++r) {
-      const float* sum = g.sums + c * kSums + r / 2 * 16 + r % 2;
-      inverse[r] += by[r] * (sum[0] + sum[kSums / 2]);
+      inverse[r] += by[r] * sums_of_weights[c * kSums + r / 2 * 16 + r % 2];
     }
   }
   for (int r = 0; r < g.live; ++r) inverse[r] = 1.0f / inverse[r];
+  if (sums.fresh) sums.begin(first_diagonal, chunks);
+  float *column = sums.column, *diagonal = sums.diagonal + first_diagonal;
   for (std::int64_t c = 0; c < chunks; ++c, column += kChunk, diagonal += kChunk) {
     factors(g, c, by);
     for (int r = 0; r < kGroup; ++r) by[r] *= inverse[r];
     const std::uint32_t* w = g.weights + c * kChunkDwords;
     for (int v = 0; v < kChunk / 16; ++v) {
-      __m512 x[2] = {_mm512_loadu_ps(column + v * 16), _mm512_setzero_ps()};
+      __m512 x[2] = {sums.fresh ? _mm512_setzero_ps() : _mm512_loadu_ps(column + v * 16), _mm512_setzero_ps()};
       for (int p = 0; p < kPairs; ++p) {
         const __m512i pair = pairs_at(w, p, v);
         x[0] = _mm512_fmadd_ps(even(pair), _mm512_set1_ps(by[2 * p]), x[0]);
@@ -337,11 +392,13 @@ void add_lines(const Group& g, std::int64_t chunks, float* column, float* diagon
       _mm512_storeu_ps(column + v * 16, _mm512_add_ps(x[0], x[1]));
     }
     for (int v = 0; v < kChunk / 16 + 2; ++v) {
-      __m512 x[2] = {_mm512_loadu_ps(diagonal + v * 16), _mm512_setzero_ps()};
+      // The first ones are the last ones of the chunk before.
+      __m512 x[2] = {sums.fresh && (c == 0 || v >= 2) ? _mm512_setzero_ps() : _mm512_loadu_ps(diagonal + v * 16), _mm512_setzero_ps()};
       add_diagonals(x, w, v, by);
       _mm512_storeu_ps(diagonal + v * 16, _mm512_add_ps(x[0], x[1]));
     }
   }
+  sums.fresh = false;
 }
 
 int tasks(const Args& a, int phase, int) { return phase == 0 ? a.hq * parts(a) : a.hq; }
@@ -357,8 +414,8 @@ void run(const Args& a, int phase, int task, int, void* scratch, void* shared) {
   float* const all = static_cast<float*>(shared);
   if (phase == 1) return lines::join_parts(a, task, parts(a), all + task * of_head);
   const int head = task / parts(a), part = task % parts(a), depth = channel_tiles(a);
-  float* const sums = all + head * of_head + part * 2 * length;
-  memset(sums, 0, static_cast<std::size_t>(2 * length) * 4);
+  float* const at = all + head * of_head + part * 2 * length;
+  Sums sums{.column = at, .diagonal = at + length, .length = length};
   const std::int64_t first = part * part_rows(a), end = first + part_rows(a), last = end < a.n_rows ? end : a.n_rows;
   for (std::int64_t row = first; row < last; row += rows_at_once(a)) {
     Group g[2];
@@ -372,12 +429,12 @@ void run(const Args& a, int phase, int task, int, void* scratch, void* shared) {
       for (int r = 0; r < kGroup; ++r) {
         put_row(a.q + head * a.q_head + (from + (r < left ? r : 0)) * a.q_row, r < left ? a.dk : 0, depth, r % kTileRows,
                 g[n].q + r / kTileRows * depth * kTileBytes);
-        g[n].raise(r, kUnseen);
+        g[n].raise(r, r < left ? kUnseen : 0.0f);
       }
     }
     Weighing<Tiles>(a, head / (a.hq / a.hkv), g, n, static_cast<char*>(scratch)).run();
     for (int i = 0; i < n; ++i)
-      add_lines(g[i], chunks(g[n - 1].own + g[n - 1].live), sums, sums + length + lines::kMargin + a.n_rows - kGroup - row - i * kGroup);
+      add_lines(g[i], g[0].sums + 2 * i, chunks(g[n - 1].own + g[n - 1].live), sums, lines::kMargin + a.n_rows - kGroup - row - i * kGroup);
   }
 }
 
