@@ -14,7 +14,9 @@ enum Slot : int {
   kColumnSlot, // line sums of an estimate: [heads][keys]
   kSlashSlot,  // and [heads][distances]
   kSetSlot,    // kept blocks, a byte each: [heads][row blocks][key blocks]
-  kPoolSlot,   // mean queries of row blocks: [heads][row blocks][dk]; sums of keys
+  kPoolSlot,   // sums of the queries of row blocks: [heads][row blocks][dk]; sums of keys
+  kKeySumSlot, // sums of the keys of key blocks: [KV heads][key blocks][dk],
+  kPackSlot,   // and the same packed
   kAlikeSlot,  // self-similarity: [heads][row blocks], then [KV heads][key blocks]
 };
 

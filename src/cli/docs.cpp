@@ -165,6 +165,7 @@ std::string kernel_matrix() {
   out += "\n## segment_mass\n" + kernel_list(kernel::segment_mass_list);
   out += "\n## attend_maxima\n" + kernel_list(kernel::attend_maxima_list);
   out += "\n## alike\n" + kernel_list(kernel::alike_list);
+  out += "\n## range_sums\n" + kernel_list(kernel::range_sums_list);
   return out;
 }
 

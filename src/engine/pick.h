@@ -18,6 +18,7 @@
 #include "op/keep_mass.h"
 #include "op/line_sums.h"
 #include "op/pack.h"
+#include "op/range_sums.h"
 #include "op/segment_mass.h"
 #include "op/side_scores.h"
 #include "op/side_write.h"
@@ -41,6 +42,7 @@ extern const KernelList<op::TopWeights> top_weights_list;
 extern const KernelList<op::LineSums> line_sums_list;
 extern const KernelList<op::SegmentMass> segment_mass_list;
 extern const KernelList<op::Alike> alike_list;
+extern const KernelList<op::RangeSums> range_sums_list;
 extern const KernelList<op::AttendMaxima> attend_maxima_list;
 }  // namespace kernel
 

@@ -585,6 +585,8 @@ void Session::Impl::run_op(const char* name, const void* args) {
   run(kernel::line_sums_list);
   run(kernel::segment_mass_list);
   run(kernel::alike_list);
+  run(kernel::range_sums_list);
+  run(kernel::pack_list);
   run(kernel::attend_maxima_list);
 }
 

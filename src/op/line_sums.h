@@ -9,8 +9,9 @@
 //
 // The scores themselves, rows x keys of them, never leave the caches of the core that makes them: that is
 // why this is one op and not two. A score that is no number carries no mass; how that of a row with a score
-// of +infinity is spread is open. No sum is ever NaN, and each head's are n_rows. K comes packed; key j lies
-// in cell first_cell + j, and first_cell is a multiple of 16.
+// of +infinity is spread is open. No sum is ever NaN, and each head's are n_rows. Weights may be rounded to bf16, and the
+// sums of P be off by 2^-8 of themselves: the scores of bf16 keys are known no better. K comes packed; key j lies in cell
+// first_cell + j, and first_cell is a multiple of 16.
 #pragma once
 
 #include <cstdint>

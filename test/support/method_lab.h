@@ -21,6 +21,7 @@
 #include "op/keep_mass_ref.h"
 #include "op/line_sums_ref.h"
 #include "op/pack_ref.h"
+#include "op/range_sums_ref.h"
 #include "op/segment_mass_ref.h"
 #include "op/side_scores_ref.h"
 #include "op/side_write_ref.h"
@@ -71,6 +72,9 @@ class RefContext final : public Context, private ParallelFor {
       for (int i = 0; i < s->heads * s->groups; ++i) op::segment_mass_group_ref(*s, i / s->groups, i % s->groups);
     if (const auto* s = as<op::Alike>(op, args))
       for (int h = 0; h < s->heads; ++h) op::alike_head_ref(*s, h);
+    if (const auto* s = as<op::RangeSums>(op, args))
+      for (int r = 0; r < s->ranges; ++r) op::range_sums_ref(*s, r);
+    if (const auto* s = as<op::Pack>(op, args)) op::pack_ref(*s);
     if (const auto* s = as<op::AttendMaxima>(op, args))
       for (int g = 0; g < s->hkv; ++g) op::attend_maxima_group_ref(*s, g);
   }

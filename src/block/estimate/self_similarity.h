@@ -6,6 +6,7 @@
 // and a block of nothing else has 1. A block with a NaN or an infinity has NaN: no bound is met.
 #pragma once
 
+#include "block/estimate/block_sums.h"
 #include "op/attention_view.h"
 #include "op/context.h"
 
@@ -16,13 +17,14 @@ struct SelfSimilarity {
   const float* keys = nullptr;  // [hkv][key_blocks]
   std::int32_t row_blocks = 0;
   std::int64_t key_blocks = 0;
+  BlockSums row_sums;           // what was met on the way
   float of_rows(std::int32_t h, std::int32_t u) const { return rows[std::int64_t{h} * row_blocks + u]; }
   const float* of_keys(std::int32_t kv) const { return keys + kv * key_blocks; }
 };
 
-// `smooth`: of the keys less their mean over the segment. Softmax does not see that mean, and a large
-// one would make any keys look alike.
-SelfSimilarity self_similarity(const AttentionView& x, std::int32_t block_q, std::int32_t block_k, bool smooth,
+// Of the key blocks that `keys` has the sums of. `smooth`: of the keys less their mean over the segment. Softmax does
+// not see that mean, and a large one would make any keys look alike.
+SelfSimilarity self_similarity(const AttentionView& x, std::int32_t block_q, const BlockSums& keys, bool smooth,
                                Context& context);
 
 }  // namespace lacuna::block

@@ -101,11 +101,13 @@ class FlexPrefill final : public Method {
     const std::int32_t row_blocks = (g.n_rows + b - 1) / b;
     auto* kept = context.scratch_as<std::uint8_t>(block::kSetSlot, static_cast<std::size_t>(g.heads * row_blocks * key_blocks));
     block::LineSums sums;
+    block::BlockSums keys;
     std::vector<float> distance;
     {
       const Timed timed(context, Verb::estimate);
       sums = block::last_rows(x, b, context);
-      distance = pattern_distance(x, sums, context);
+      keys = block::key_sums(x, b, context);
+      distance = pattern_distance(x, sums, keys, context);
     }
     const auto aware = [&](int h) { return distance[static_cast<std::size_t>(h)] < divergence; };
     {
@@ -119,7 +121,7 @@ class FlexPrefill final : public Method {
       block::PooledScores scores;
       {
         const Timed timed(context, Verb::estimate);
-        scores = block::pooled_scores(x, b, b, context);
+        scores = block::pooled_scores(x, block::row_sums(x, b, context), keys, context);
       }
       const Timed timed(context, Verb::budget);
       context.threads().each(g.heads, [&](int h, int) {
@@ -188,13 +190,15 @@ class FlexPrefill final : public Method {
 
   // sqrt of the Jensen-Shannon divergence (natural log) between the pooled estimate of the last rows and
   // the block sums of their exact attention.
-  std::vector<float> pattern_distance(const AttentionView& x, const block::LineSums& sums, Context& context) const {
+  std::vector<float> pattern_distance(const AttentionView& x, const block::LineSums& sums, const block::BlockSums& keys,
+                                      Context& context) const {
     const std::int64_t n = x.grid.n_keys, key_blocks = (n + block - 1) / block;
     AttentionView last = x;
     last.q = x.q + (x.grid.n_rows - block) * x.q_row;
     last.grid.n_rows = static_cast<std::int32_t>(block);
     last.grid.first_key = x.grid.first_key + x.grid.n_rows - block;
-    const block::PooledScores scores = block::pooled_scores(last, static_cast<std::int32_t>(block), static_cast<std::int32_t>(block), context);
+    const block::PooledScores scores =
+        block::pooled_scores(last, block::row_sums(last, static_cast<std::int32_t>(block), context), keys, context);
     std::vector<float> out(static_cast<std::size_t>(x.grid.heads));
     context.threads().each(x.grid.heads, [&](int h, int) {
       float* p = scores.row(h, 0);

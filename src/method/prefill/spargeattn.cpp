@@ -72,8 +72,9 @@ class Tuner final : public Calibrator {
     layers_ = std::max<std::int64_t>({layers_, x.n_layers, x.layer + 1});
     most_keys_ = std::max(most_keys_, x.grid.n_keys);
     if (x.grid.n_keys < kLeastKeys || x.grid.n_rows < how_.block_q || found_.full(x.layer)) return {};
-    const auto alike = block::self_similarity(x, how_.block_q, how_.block_k, smooth_, context);
-    const auto scores = block::pooled_scores(x, how_.block_q, how_.block_k, context);
+    const auto keys = block::key_sums(x, how_.block_k, context);
+    const auto alike = block::self_similarity(x, how_.block_q, keys, smooth_, context);
+    const auto scores = block::pooled_scores(x, alike.row_sums, keys, context);
     std::vector<block::GuardFound> heads(static_cast<std::size_t>(x.grid.heads));
     context.threads().each(x.grid.heads, [&](int h, int) {
       heads[static_cast<std::size_t>(h)] = block::search_guard(how_, x, scores, alike, h);
@@ -244,8 +245,9 @@ class SpargeAttn final : public Method {
     block::PooledScores scores;
     {
       const Timed timed(context, Verb::estimate);
-      alike = block::self_similarity(x, bq(), bk(), smooth, context);
-      scores = block::pooled_scores(x, bq(), bk(), context);
+      const block::BlockSums keys = block::key_sums(x, bk(), context);
+      alike = block::self_similarity(x, bq(), keys, smooth, context);
+      scores = block::pooled_scores(x, alike.row_sums, keys, context);
     }
     const Timed timed(context, Verb::budget);
     const std::int32_t lists = x.grid.heads * scores.row_blocks;

@@ -65,7 +65,7 @@ TEST(SpargeAttn, SelfSimilarityIsOneForIdenticalKeysAndOneNthForRandomOnes) {
       lab.k_at(0, 2 * kBlock + i)[c] = (i % 2 ? 1.0f : -1.0f) * (1.0f + c);  // half one way, half the other
     }
   const auto x = lab.view(0, lab.n);
-  const auto alike = block::self_similarity(x, kBlock, kBlock, false, lab.context);
+  const auto alike = block::self_similarity(x, kBlock, block::key_sums(x, kBlock, lab.context), false, lab.context);
   ASSERT_EQ(alike.key_blocks, 4);
   EXPECT_NEAR(alike.of_keys(0)[0], 1.0, 1e-5);
   EXPECT_NEAR(alike.of_keys(0)[1], 1.0 / kBlock, 0.7 / kBlock);
@@ -97,8 +97,8 @@ TEST(SpargeAttn, SmoothingLooksThroughWhatAllKeysHaveInCommon) {
     for (int c = 0; c < 32; ++c) lab.k_at(0, j)[c] += 30.0f;
   const auto x = lab.view(0, 512);
   for (int b = 0; b < 8; ++b) {
-    EXPECT_GT(block::self_similarity(x, 64, 64, false, lab.context).of_keys(0)[b], 0.9);
-    EXPECT_LT(block::self_similarity(x, 64, 64, true, lab.context).of_keys(0)[b], 0.1);
+    EXPECT_GT(block::self_similarity(x, 64, block::key_sums(x, 64, lab.context), false, lab.context).of_keys(0)[b], 0.9);
+    EXPECT_LT(block::self_similarity(x, 64, block::key_sums(x, 64, lab.context), true, lab.context).of_keys(0)[b], 0.1);
   }
 }
 
@@ -124,7 +124,7 @@ TEST(SpargeAttn, KeepsWhatItsRulesSay) {
       ASSERT_TRUE(p.ok());
       const auto& map = std::get<BlockMap>(p.value().pattern());
       ASSERT_TRUE(map.check().ok());
-      const auto alike = block::self_similarity(x, kBlock, kBlock, true, lab.context);
+      const auto alike = block::self_similarity(x, kBlock, block::key_sums(x, kBlock, lab.context), true, lab.context);
       int untrusted_rows = 0, untrusted_keys = 0, dropped = 0;
       for (int h = 0; h < 2; ++h)
         for (int u = 0; u < map.q_blocks(); ++u) {

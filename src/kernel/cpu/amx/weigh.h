@@ -94,21 +94,24 @@ struct FastWeigher {
   __m512i nearest = _mm512_setzero_si512();
 
   [[gnu::always_inline]] explicit FastWeigher(float f = 0) : factor(_mm512_set1_ps(-f * kStep)) {}
-  [[gnu::always_inline]] void row(const float* s, float zero, std::uint16_t* weights) {
+  // In the order 0-3, 16-19, 4-7, 20-23 ...: those of two rows, unpacked, are pairs in order.
+  [[gnu::always_inline]] __m512i by_fours(const float* s, float zero) {
     const __m512 t = _mm512_set1_ps(zero);
     const __m512i low = _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_load_ps(s), factor, t));
     const __m512i high = _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_load_ps(s + 16), factor, t));
-    const __m512i x = _mm512_packs_epi32(low, high);  // by fours: 0-3, 16-19, 4-7, 20-23 ...
+    const __m512i x = _mm512_packs_epi32(low, high);
     nearest = _mm512_min_epi16(nearest, x);
     const __m512i z = _mm512_slli_epi16(x, 6);  // -z * 2^16
     const __m512i arc = _mm512_sub_epi16(_mm512_set1_epi16(1 << 14), _mm512_mulhi_epi16(z, z));
     const __m512i slope = _mm512_add_epi16(_mm512_mulhrs_epi16(z, _mm512_set1_epi16(-20)), _mm512_set1_epi16(176));
     const __m512i y = _mm512_adds_epi16(x, _mm512_mulhrs_epi16(arc, slope));
     // Rounded to 2^7 steps per power of two.
-    __m512i p = _mm512_sub_epi16(_mm512_set1_epi16(0x3f80 + static_cast<int>(kZero) / 8),
-                                 _mm512_mulhrs_epi16(y, _mm512_set1_epi16(1 << 12)));
-    p = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), p);
-    _mm512_store_si512(weights, p);
+    return _mm512_sub_epi16(_mm512_set1_epi16(0x3f80 + static_cast<int>(kZero) / 8),
+                            _mm512_mulhrs_epi16(y, _mm512_set1_epi16(1 << 12)));
+  }
+  [[gnu::always_inline]] void row(const float* s, float zero, std::uint16_t* weights) {
+    const __m512i p = by_fours(s, zero);
+    _mm512_store_si512(weights, _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), p));
   }
   [[gnu::always_inline]] bool out_of_range() const {
     return _mm512_cmplt_epi16_mask(nearest, _mm512_set1_epi16(static_cast<short>(kZero - kLag * kStep))) != 0;

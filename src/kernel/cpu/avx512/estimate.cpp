@@ -6,6 +6,7 @@
 #include "kernel/cpu/lane16/alike.inc"
 #include "kernel/cpu/lane16/attend_maxima.inc"
 #include "kernel/cpu/lane16/line_sums.inc"
+#include "kernel/cpu/lane16/range_sums.inc"
 #include "kernel/cpu/lane16/segment_mass.inc"
 
 namespace lacuna::kernel::avx512 {
@@ -46,11 +47,16 @@ extern const Kernel<op::Alike> alike_vectors;
 const Kernel<op::Alike> alike_vectors{
     .name = "cpu.avx512",
     .needs = kAvx512,
-    .phases = 3,
     .tasks = alike::tasks,
     .scratch_bytes = alike::scratch_bytes,
-    .shared_bytes = alike::shared_bytes,
     .run = alike::run,
+};
+extern const Kernel<op::RangeSums> range_sums;
+const Kernel<op::RangeSums> range_sums{
+    .name = "cpu.avx512",
+    .needs = kAvx512,
+    .tasks = ranges::tasks,
+    .run = ranges::run,
 };
 
 }  // namespace lacuna::kernel::avx512
