@@ -42,13 +42,13 @@ void Session::Impl::draw_rows(const Segment& s, bool trial) {
 
 void Session::Impl::count_row(double lost, double error, bool drawn, bool counted) {
   if (counted) phase->loss.add(lost), phase->error.add(error);
-  if (drawn && contract) contract->ledger(contract_call.phase).add(options.max_error > 0 ? error : lost);
+  if (drawn && heads) contract->ledger(contract_call.phase).add(options.max_error > 0 ? error : lost);
 }
 
 void Session::Impl::end_row(bool nothing_left_out, bool drawn, bool counted) {
   const bool sure = nothing_left_out || options.audit == Audit::full;
   if (counted) phase->loss.end_draw(sure), phase->error.end_draw(sure);
-  if (drawn && contract) contract->ledger(contract_call.phase).end_draw(nothing_left_out);
+  if (drawn && heads) contract->ledger(contract_call.phase).end_draw(nothing_left_out);
 }
 
 // Nothing was left out: these rows lost nothing, and count as such.

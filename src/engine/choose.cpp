@@ -64,6 +64,7 @@ Session::Impl::Chosen Session::Impl::choose(const AttendCall& c, const MaskEntry
 }
 
 void Session::Impl::tell_chooser(const Chosen& x, const Outcome& o) {
+  if (heads && heads->all_dense) return;  // the contract's doing: it says nothing about the candidate
   if (x.costs) chooser->saw(x.call, x.choice, *x.costs, o.density, o.lost, o.audited);
 }
 

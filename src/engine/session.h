@@ -160,7 +160,7 @@ struct Session::Impl final : Context {
   std::unique_ptr<Contract> contract;                       // set: options.max_loss or max_error
   std::vector<std::unique_ptr<Method>> wider;               // the method, keeping ever more
   Contract::Call contract_call;
-  const Contract::Choice* heads = nullptr;                  // of this call; null: all as the method says
+  const Contract::Choice* heads = nullptr;                  // of this call; null: no contract, or not about this call
   LoweredRuns lowered, audit_runs;
   std::vector<AuditedRow> audited;          // of a segment
   std::vector<std::int32_t> rows_to_audit;  // of those, the ones that see enough keys

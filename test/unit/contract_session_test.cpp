@@ -218,6 +218,36 @@ TEST(Contract, InDecode) {
   }
 }
 
+// Layers with a window of the model's own lose nothing and are no part of the contract: they would thin out the mean.
+TEST(Contract, IsNotAboutWindowedLayers) {
+  if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2: nothing is left out";
+  auto layers = make_layers(local, 3);
+  auto s = open("streamingllm:sink=4:window=256 max_loss=0.06 threads=2");
+  constexpr int kCells = 1024, kWindow = 512;
+  std::vector<std::uint16_t> mask(std::size_t{kChunk} * kCells, 0xfc00);
+  for (int i = 0; i < kChunk; ++i)
+    for (int c = kCells - kChunk + i - kWindow + 1; c <= kCells - kChunk + i; ++c) mask[static_cast<std::size_t>(i * kCells + c)] = 0;
+  Layer& l = layers[0];
+  const auto part = [&](std::vector<float>& x, int first, int rows) {
+    Tensor t = contiguous(x.data() + std::size_t{kDim} * static_cast<std::size_t>(first), Dtype::f32, 1, kHeads, rows, kDim);
+    t.stride[1] = std::int64_t{kTokens} * kDim;
+    return t;
+  };
+  AttendCall c;
+  c.q = part(l.q, kCells - kChunk, kChunk);
+  c.out = part(l.out, kCells - kChunk, kChunk);
+  c.k = part(l.k, 0, kCells);
+  c.v = part(l.v, 0, kCells);
+  c.mask = {.data = mask.data(), .row_stride = kCells};
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(s->attend(c).ok());
+  EXPECT_EQ(s->report().windowed_layers, 1);
+  attend_all(*s, layers, 0, 1024);
+  // Layer 0 is known for its window now: of the eight, seven count.
+  EXPECT_EQ(s->report().contract.prefill.heads, 7 * kHeads);
+  EXPECT_EQ(s->report().contract.prefill.mean, s->report().prefill.lost.mean);
+  EXPECT_EQ(s->report().contract.prefill.upper, s->report().prefill.lost.upper);
+}
+
 TEST(Contract, BadLimitsAreRefused) {
   for (const char* text : {"max_loss=0", "max_loss=1", "max_loss=120%", "max_loss=-1%", "max_loss=", "max_loss=one", "max_loss=nan", "max_error=2"}) {
     const auto o = parse_options(text);
