@@ -189,8 +189,15 @@ class Weighing {
         for (int line = 0; line < 4; ++line) _mm_prefetch(ask + (4 * i + line) * 64, _MM_HINT_T0);
         if (n_groups_ == 1)
           for (int line = 0; line < 4; ++line) _mm_prefetch(ask_too + (4 * i + line) * 64, _MM_HINT_T0);
+        constexpr int kProducts = 4 * (Depth ? Depth : 1);
+        if constexpr (kProducts <= kPairs) {
+          constexpr int kEach = kPairs / kProducts;
 #pragma GCC unroll 4
-        for (int p = i * kPairs / (4 * (Depth ? Depth : 1)); p < (i + 1) * kPairs / (4 * (Depth ? Depth : 1)); ++p) weigher.weigh(p);
+          for (int p = 0; p < kEach; ++p) weigher.weigh(i * kEach + p);
+        } else {
+          constexpr int kEvery = kProducts / kPairs;
+          if (i % kEvery == kEvery - 1) weigher.weigh(i / kEvery);
+        }
       });
       weighed(waiting, weigher.out_of_range());
     } else {
