@@ -113,27 +113,27 @@ std::string host_version() {
   return known.empty() ? fmt::format("llama.cpp (ggml {})", ggml_version()) : fmt::format("llama.cpp {}", known);
 }
 
-ModelPtr load_model(const std::string& path, std::vector<ggml_backend_dev_t> devices, std::string& error) {
-  // The plainest mistakes first: llama.cpp's own words for them are many lines.
+namespace {
+
+// The plainest mistakes, which llama.cpp tells in many lines; "" if the file may be a model.
+std::string check_file(const std::string& path) {
   std::error_code bad;
-  if (fs::is_directory(path, bad)) {
-    error = fmt::format("{}: is a folder; -m takes a GGUF file", path);
-    return nullptr;
-  }
+  if (fs::is_directory(path, bad)) return fmt::format("{}: is a folder; -m takes a GGUF file", path);
   char magic[4] = {};
   std::ifstream in(path, std::ios::binary);
-  if (!in) {
-    error = fmt::format("{}: cannot read the model ({}); 'make models' fetches small ones", path, std::strerror(errno));
-    return nullptr;
-  }
+  if (!in) return fmt::format("{}: cannot read the model ({}); 'make models' fetches small ones", path, std::strerror(errno));
   in.read(magic, sizeof magic);
-  if (in.gcount() != sizeof magic || std::memcmp(magic, "GGUF", sizeof magic) != 0) {
-    error = fmt::format("{}: not a GGUF file (it must begin with the letters GGUF)", path);
-    return nullptr;
-  }
+  if (in.gcount() != sizeof magic || std::memcmp(magic, "GGUF", sizeof magic) != 0)
+    return fmt::format("{}: not a GGUF file (it must begin with the letters GGUF)", path);
+  return "";
+}
+
+ModelPtr load(const std::string& path, std::vector<ggml_backend_dev_t> devices, bool vocabulary_only, std::string& error) {
+  if (error = check_file(path); !error.empty()) return nullptr;
   devices.push_back(nullptr);  // llama.cpp's end mark
   llama_model_params p = llama_model_default_params();
   p.devices = devices.data();
+  p.vocab_only = vocabulary_only;
   p.progress_callback = [](float, void*) { return !interrupted(); };
   ModelPtr model(llama_model_load_from_file(path.c_str(), p));
   if (!model && !interrupted())
@@ -141,22 +141,42 @@ ModelPtr load_model(const std::string& path, std::vector<ggml_backend_dev_t> dev
   return model;
 }
 
+}  // namespace
+
+ModelPtr load_model(const std::string& path, std::vector<ggml_backend_dev_t> devices, std::string& error) {
+  return load(path, std::move(devices), false, error);
+}
+
+ModelPtr load_vocabulary(const std::string& path, std::string& error) { return load(path, {}, true, error); }
+
+namespace {
+
+// What the file says under a key; "" if nothing.
+std::string said(const llama_model* model, const std::string& key) {
+  char buffer[256];
+  const int n = llama_model_meta_val_str(model, key.c_str(), buffer, sizeof buffer);
+  return n < 0 ? std::string() : std::string(buffer, std::min<std::size_t>(static_cast<std::size_t>(n), sizeof buffer - 1));
+}
+
+// A number above 0 under a key of the architecture, else 0.
+double number_said(const llama_model* model, const char* key) {
+  const std::string value = said(model, said(model, "general.architecture") + "." + key);
+  char* end = nullptr;
+  const double x = std::strtod(value.c_str(), &end);  // "[9, 9, ...]", one per layer, is no number
+  return !value.empty() && *end == '\0' && x > 0 && x < 1e12 ? x : 0.0;
+}
+
+}  // namespace
+
+int trained_tokens(const llama_model* model) {
+  const int known = llama_model_n_ctx_train(model);  // 0 where the vocabulary alone was loaded
+  return known > 0 ? known : static_cast<int>(std::min(number_said(model, "context_length"), 1e9));
+}
+
 ModelFacts facts_of(const llama_model* model) {
-  const auto text = [model](const std::string& key) {
-    char buffer[256];
-    const int n = llama_model_meta_val_str(model, key.c_str(), buffer, sizeof buffer);
-    return n < 0 ? std::string() : std::string(buffer, std::min<std::size_t>(static_cast<std::size_t>(n), sizeof buffer - 1));
-  };
-  const std::string arch = text("general.architecture") + ".";
-  const auto number = [&](const char* key) {
-    const std::string value = text(arch + key);
-    char* end = nullptr;
-    const double x = std::strtod(value.c_str(), &end);  // "[9, 9, ...]", one per layer, is no number
-    return !value.empty() && *end == '\0' && x > 0 && x < 1e12 ? x : 0.0;
-  };
-  const auto figure = [&](const char* key) { return static_cast<int>(std::min(number(key), 1e9)); };
+  const auto figure = [model](const char* key) { return static_cast<int>(std::min(number_said(model, key), 1e9)); };
   ModelFacts f;
-  f.name = one_line(text("general.name"), 200);
+  f.name = one_line(said(model, "general.name"), 200);
   f.n_layers = figure("block_count");
   f.hq = figure("attention.head_count");
   f.hkv = figure("attention.head_count_kv");
@@ -164,7 +184,7 @@ ModelFacts facts_of(const llama_model* model) {
   f.dv = figure("attention.value_length");
   if (f.hq > 0 && f.dk == 0) f.dk = figure("embedding_length") / f.hq;
   if (f.hq > 0 && f.dv == 0) f.dv = figure("embedding_length") / f.hq;
-  f.rope.base = number("rope.freq_base");
+  f.rope.base = number_said(model, "rope.freq_base");
   switch (llama_model_rope_type(model)) {
     case LLAMA_ROPE_TYPE_NONE: f.rope.layout = RopeLayout::none; break;
     case LLAMA_ROPE_TYPE_NORM: f.rope.layout = RopeLayout::interleaved; break;
@@ -184,11 +204,8 @@ std::string check_profiles(const std::string& spec, const std::string& model_pat
   if (std::none_of(chain.begin(), chain.end(), [](const Method* m) { return m->calibrated_for(); })) return "";
   keep_log(false);
   if (!load_backends().empty()) return "";
-  llama_model_params p = llama_model_default_params();
-  ggml_backend_dev_t none = nullptr;
-  p.devices = &none;
-  p.vocab_only = true;  // the head of the file: no weights
-  const ModelPtr model(llama_model_load_from_file(model_path.c_str(), p));
+  std::string ignored;
+  const ModelPtr model = load_vocabulary(model_path, ignored);
   if (!model) return "";
   for (const Method* m : chain)
     if (m->calibrated_for())
@@ -197,20 +214,24 @@ std::string check_profiles(const std::string& spec, const std::string& model_pat
   return "";
 }
 
-ContextPtr make_context(llama_model* model, const RunOptions& o, int tokens, int batch, int ubatch, std::string& error,
-                        bool flash_attention) {
+ggml_type cache_type(const std::string& name) {
   static const std::map<std::string, ggml_type> types = {
       {"f32", GGML_TYPE_F32},   {"f16", GGML_TYPE_F16},   {"bf16", GGML_TYPE_BF16},
       {"q8_0", GGML_TYPE_Q8_0}, {"q4_0", GGML_TYPE_Q4_0}, {"q4_1", GGML_TYPE_Q4_1},
       {"iq4_nl", GGML_TYPE_IQ4_NL}, {"q5_0", GGML_TYPE_Q5_0}, {"q5_1", GGML_TYPE_Q5_1}};
+  return types.at(name);
+}
+
+ContextPtr make_context(llama_model* model, const RunOptions& o, int tokens, int batch, int ubatch, std::string& error,
+                        bool flash_attention) {
   llama_context_params p = llama_context_default_params();
   p.n_ctx = static_cast<std::uint32_t>(tokens);
   p.n_batch = static_cast<std::uint32_t>(batch);
   p.n_ubatch = static_cast<std::uint32_t>(ubatch);
   p.n_threads = p.n_threads_batch = o.threads;
   p.flash_attn_type = flash_attention ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
-  p.type_k = types.at(o.cache_type_k);
-  p.type_v = types.at(o.cache_type_v);
+  p.type_k = cache_type(o.cache_type_k);
+  p.type_v = cache_type(o.cache_type_v);
   ContextPtr context(llama_init_from_model(model, p));
   if (!context) error = fmt::format("llama.cpp cannot make a context of {} tokens: {}", tokens, last_log_errors());
   return context;

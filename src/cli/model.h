@@ -37,9 +37,15 @@ std::string host_version();
 // `devices` beside the CPU that may hold the model (none: the CPU alone). Null, with `error`: the
 // file cannot be read, is no GGUF, is cut off, or is of a kind llama.cpp does not know.
 ModelPtr load_model(const std::string& path, std::vector<ggml_backend_dev_t> devices, std::string& error);
+// The head of the file alone, for its vocabulary and what it says of the model.
+ModelPtr load_vocabulary(const std::string& path, std::string& error);
+// The longest context it was trained on; 0 if its file does not say.
+int trained_tokens(const llama_model* model);
 // What the model's file says of itself; 0, "" or unknown where it says nothing, or differs by layer.
 ModelFacts facts_of(const llama_model* model);
 
+// A type of the cache by its name, one of those that add_run_options takes.
+ggml_type cache_type(const std::string& name);
 // `tokens`: what the context holds. `batch`: tokens of a call. Flash attention is on unless stock shall
 // compute in another way: only then is there one attention operation that Lacuna can take.
 ContextPtr make_context(llama_model* model, const RunOptions& o, int tokens, int batch, int ubatch, std::string& error,

@@ -35,7 +35,7 @@ bool make_prompt(const llama_model* model, const RunOptions& o, std::vector<llam
   const std::string chat = o.no_chat || o.prompt.empty() ? "" : as_chat(model, text);
   const bool special = !chat.empty();  // only a template's marks are special tokens, never the user's text
   if (special) text = chat;
-  if (text.size() > (1u << 30)) {
+  if (text.size() > kMostPromptBytes) {
     error = fmt::format("the prompt has {}; at most 1 GiB is taken", human_bytes(static_cast<double>(text.size())));
     return false;
   }
@@ -49,7 +49,7 @@ bool make_prompt(const llama_model* model, const RunOptions& o, std::vector<llam
 }
 
 int context_tokens(const llama_model* model, const RunOptions& o, int prompt_tokens, std::string& error) {
-  const int trained = llama_model_n_ctx_train(model);
+  const int trained = trained_tokens(model);
   const auto rounded = [](long long n) { return static_cast<int>((n + 255) / 256 * 256); };
   const int needed = rounded(static_cast<long long>(prompt_tokens) + o.predict);
   const int tokens = o.context > 0 ? o.context : std::min(needed, trained);

@@ -9,6 +9,8 @@
 
 namespace lacuna::cli {
 
+constexpr std::size_t kMostPromptBytes = std::size_t{1} << 30;
+
 // The tokens of -f and -p: in one user message of the model's chat template when there is a
 // question and the model has a template, else plain. False, with `error`, when they make no prompt.
 bool make_prompt(const llama_model* model, const RunOptions& o, std::vector<llama_token>& tokens, std::string& error);
