@@ -32,6 +32,7 @@ class JsonSink {
   void add_option(CLI::App& app);
   bool wanted() const { return !where_.empty(); }
   bool on_stdout() const { return where_ == "-"; }
+  bool is(const std::string& path) const { return where_ == path; }
   // Finds out early whether the file can be written; "" or the reason why not.
   std::string check() const;
   // Writes the document; "" or the reason why it could not.

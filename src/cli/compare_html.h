@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The page that `lacuna compare --html` writes: what compare_table says, and pictures of it.
+// The page that `lacuna compare --html` writes: what compare_table.h says, and pictures of it.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@
 
 namespace lacuna::cli {
 
-// `document` as for compare_table. Runs that failed are named with their reason; pictures leave them out.
+// `document`: compare_document.h. Runs that failed are named with their reason; pictures leave them out.
 std::string compare_html(const nlohmann::ordered_json& document);
 
 }  // namespace lacuna::cli

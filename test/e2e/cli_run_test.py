@@ -61,6 +61,15 @@ class Arguments(Lines):
     def test_page(self):
         self.refused(["compare", "-m", MODEL, "-p", "x", "--html", "/nowhere/page.html"], "--html /nowhere/page.html", "cannot write")
 
+    def test_lengths(self):
+        command = ["compare", "-m", "x", "-f", "x", "--lengths"]
+        for word in ("0", "-1", "2kk", "k", "1.5k", "many", "99999999k", "99999999999999999999"):
+            self.refused([*command, f"1k,{word}"], "--lengths", f"'{word}'", "k = 1024")
+        self.refused([*command, "1k,"], "--lengths", "''")
+        self.refused(["compare", "-m", "x", "-p", "hi", "--lengths", "1k"], "--lengths", "-f FILE")
+        self.refused(["compare", "-p", "hi"], "--model")
+        self.refused(["compare", "-m", "x", "-f", "x", "--json", "/tmp/same", "--html", "/tmp/same"], "--html /tmp/same", "--json")
+
     def test_option(self):
         self.refused(["run", "-m", "x", "-p", "hi", "--frob"], "--frob")
         self.refused(["run", "-p", "hi"], "--model")
@@ -266,32 +275,108 @@ class WithPlugin(Runs):
         self.assertGreater(min(found[0].values()), 0)
 
     def test_compare(self):
-        with tempfile.NamedTemporaryFile("w") as f, tempfile.NamedTemporaryFile() as report:
-            f.write(TEXT)
-            f.flush()
-            page = pathlib.Path(report.name + ".html")
-            done = lacuna("compare", "-m", MODEL, "-f", f.name, "-n", 2, "--json", report.name, "--html", page,
-                          "--methods", "streamingllm:sink=4:window=128")
+        with tempfile.TemporaryDirectory() as folder:
+            text, report, page = (pathlib.Path(folder, name) for name in ("text", "report.json", "page.html"))
+            text.write_text(TEXT)
+            done = lacuna("compare", "-m", MODEL, "-f", text, "-p", "How many?", "-n", 2, "--json", report, "--html", page,
+                          "--methods", "streamingllm:sink=4:window=128", "--lengths", "500,300")
             self.assertEqual(done.returncode, 0, done.stderr)
-            document = json.loads(pathlib.Path(report.name).read_text())
+            self.assertEqual(sorted(p.name for p in pathlib.Path(folder).iterdir()), ["page.html", "report.json", "text"])
+            document = json.loads(report.read_text())
             html = page.read_text()
-            page.unlink()
-        self.assertEqual(html.count("<svg"), 3)  # time, loss, speed
-        for method in ("stock", "dense", "streamingllm:sink=4:window=128"):
+            again = lacuna("compare", "--from", report)
+        names = ["stock", "dense", "streamingllm:sink=4:window=128"]
+        self.assertEqual((document["format"], document["version"], document["partial"]), ("lacuna-compare", 1, None))
+        self.assertEqual(document["methods"], names)
+        self.assertEqual(html.count("<figure id"), 8)
+        for method in names:
             self.assertIn(f"<tr><td>{method}</td>", html)
         for needs_more in ("http", "<script", "src=", "@import", "url("):
             self.assertNotIn(needs_more, html)
-        names = [run["method"] for run in document["runs"]]
-        self.assertEqual(names, ["stock", "dense", "streamingllm:sink=4:window=128"])
-        for run in document["runs"]:
-            self.assertEqual([k for k in run if k in FIELDS], FIELDS)
-        stock, dense, sparse = document["runs"]
+        lengths = document["lengths"]
+        for asked, length in zip((300, 500), lengths):
+            self.assertTrue(asked - 3 <= length["text_tokens"] <= asked, length["text_tokens"])
+            # 30 layers of 3 KV heads with 64 channels of f16, K and V.
+            self.assertEqual(length["kv_cache_bytes"], length["context_tokens"] * 30 * 3 * 64 * 2 * 2)
+            self.assertEqual([run["method"] for run in length["runs"]], names)
+            for run in length["runs"]:
+                self.assertEqual([k for k in run if k in FIELDS], FIELDS)
+                self.assertEqual((run["state"], run["error"]), ("done", None))
+                self.assertEqual(run["prompt_tokens"], length["prompt_tokens"])
+        extra = [length["prompt_tokens"] - length["text_tokens"] for length in lengths]
+        self.assertLess(abs(extra[0] - extra[1]), 4)  # the question, and the template around both
+        self.assertGreater(min(extra), 4)
+        stock, dense, sparse = lengths[1]["runs"]
+        floor = lengths[1]["floor"]["kl_mean"]
         self.assertEqual((stock["kl_mean"], stock["same_top_share"]), (0, 1))
-        self.assertLess(dense["kl_mean"], 2 * document["floor"]["kl_mean"] + 5e-4)
+        self.assertLess(dense["kl_mean"], 2 * floor + 5e-4)
         self.assertGreater(sparse["kl_mean"], dense["kl_mean"])
-        self.assertLess(document["floor"]["kl_mean"], sparse["kl_mean"])
+        self.assertLess(floor, sparse["kl_mean"])
         self.assertLessEqual(max(len(l) for l in done.stdout.splitlines()[:-1]), 80)
         self.assertTrue(done.stdout.strip().endswith("."))
+        self.assertEqual(again.stdout.strip(), done.stdout.strip())
+
+    def compare_and(self, disturb, *arguments):
+        """compare of two lengths, disturbed at its second run: exit code, stdout, stderr, the document and the page."""
+        with tempfile.TemporaryDirectory() as folder:
+            text, report, page = (pathlib.Path(folder, name) for name in ("text", "report.json", "page.html"))
+            text.write_text(TEXT)
+            child = subprocess.Popen([LACUNA, "compare", "-m", MODEL, "-f", text, "-n", "2", "--no-kl", "--json", report, "--html", page,
+                                      "--lengths", "300,500", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                     start_new_session=True)
+            self.assertIn("stock at 300: first token after", child.stderr.readline())
+            meanwhile = json.loads(report.read_text())
+            self.assertIn("still running", meanwhile["partial"]["why"])
+            disturb(child)
+            out, err = child.communicate(timeout=300)
+            return child.returncode, out, err, json.loads(report.read_text()), page.read_text()
+
+    def test_compare_interrupted(self):
+        code, out, err, document, page = self.compare_and(lambda child: os.killpg(child.pid, signal.SIGINT))
+        self.assertEqual(code, 130, err)
+        self.assertIn("lacuna: interrupted after 1 runs", err)
+        self.assertEqual(document["partial"], {"why": "interrupted", "done": 1, "planned": 4})
+        states = [run["state"] for length in document["lengths"] for run in length["runs"]]
+        self.assertEqual((states[0], states[2:]), ("done", ["missing", "missing"]))
+        self.assertIn(states[1], ("cut", "missing"))
+        for words in (out, page):
+            self.assertIn("Partial (interrupted): 1 of 4 runs are whole.", words)
+
+    def test_compare_of_a_run_that_dies(self):
+        def kill_run(child):
+            run = []
+            while not run:
+                run = pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+            os.kill(int(run[0]), signal.SIGKILL)
+
+        code, out, err, document, page = self.compare_and(kill_run)
+        self.assertEqual(code, 1, err)
+        self.assertEqual(document["partial"], {"why": "a run died", "done": 3, "planned": 4})
+        states = [run["state"] for length in document["lengths"] for run in length["runs"]]
+        self.assertEqual(states, ["done", "died", "done", "done"])
+        for words in (out, page):
+            self.assertIn("died: killed (out of memory?)", words)
+
+    def test_compare_of_what_cannot_run(self):
+        code, out, err, document, page = self.compare_and(lambda child: None, "--kernel", "no.such.kernel")
+        self.assertEqual(code, 1, err)
+        self.assertIsNone(document["partial"])  # all that can be known is known
+        for length in document["lengths"]:
+            self.assertEqual([run["state"] for run in length["runs"]], ["done", "refused"])
+            self.assertIn("no.such.kernel", length["runs"][1]["error"])
+        for words in (out, page):
+            self.assertIn("did not run", words)
+
+    def test_lengths_that_cannot_be(self):
+        with tempfile.NamedTemporaryFile("w") as text:
+            text.write(TEXT * 30)
+            text.flush()
+            command = ["compare", "-m", MODEL, "-f", text.name, "--lengths"]
+            self.refused([*command, "100,64k"], "--lengths 64k", text.name, "tokens")
+            self.refused([*command, "9k"], "--lengths 9k", "trained on 8192")
+            self.refused([*command, "400", "-c", "256"], "--lengths 400", "-c")
+            self.refused(["compare", "-m", text.name, "-f", text.name, "--lengths", "10"], text.name, "GGUF")
+            self.refused(["compare", "-m", MODEL, "-f", "/no/text", "--lengths", "10"], "/no/text")
 
 
 if __name__ == "__main__":
