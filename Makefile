@@ -14,7 +14,7 @@ wanted = $(strip $(if $(filter models/smollm2-135m-instruct.gguf,$(MODEL)),smoll
   $(if $(filter models/texts/%,$(TEXT) $(QUESTION)),texts))
 
 .NOTPARALLEL:
-.PHONY: help setup llama models demo-model build demo check check-fast check-full clean
+.PHONY: help setup check-setup llama models demo-model build demo check check-fast check-full clean
 
 help:
 	@echo 'make demo        install what is missing, build, compare methods with dense on a small model'
@@ -31,6 +31,9 @@ help:
 setup:
 	@tools/setup.sh
 
+check-setup:
+	@tools/setup.sh --check
+
 llama: setup
 	@tools/get_llama.sh > /dev/null
 
@@ -46,13 +49,13 @@ build: setup
 demo: build demo-model
 	build/release/lacuna compare -m '$(MODEL)' -f '$(TEXT)' -p $(ask) --methods '$(METHODS)'
 
-check: demo-model
+check: check-setup demo-model
 	@dir=$$(tools/get_llama.sh) && LLAMA_DIR=$$dir tools/check.sh
 
-check-full: demo-model
+check-full: check-setup demo-model
 	@dir=$$(tools/get_llama.sh) && LLAMA_DIR=$$dir tools/check_full.sh
 
-check-fast: demo-model
+check-fast: check-setup demo-model
 	@dir=$$(tools/get_llama.sh) && LLAMA_DIR=$$dir tools/check.sh --fast
 
 clean:

@@ -26,6 +26,10 @@ include/fmt/format.h       | libfmt-dev         | fmt
 dpkg/debian-policy         | debian-policy      | the Debian policy manual (text for the demo)
 ca/certificates            | ca-certificates    | root certificates
 '
+# Only for tests, of the page that compare writes: tools/setup.sh --check
+check_needs='
+chromium                   | chromium           | Chromium (optional: tests of the report page)
+'
 # Only for the presets fuzz and tidy, and for formatting: tools/setup.sh --dev
 dev_needs='
 clang++                    | clang              | Clang
@@ -34,9 +38,10 @@ clang-format               | clang-format       | clang-format
 clang-tidy                 | clang-tidy         | clang-tidy
 '
 case ${1:-} in
-  --dev) needs+=$dev_needs ;;
+  --check) needs+=$check_needs ;;
+  --dev) needs+=$check_needs$dev_needs ;;
   '') ;;
-  *) die "unknown argument '$1'; usage: tools/setup.sh [--dev]" ;;
+  *) die "unknown argument '$1'; usage: tools/setup.sh [--check | --dev]" ;;
 esac
 
 present() {
