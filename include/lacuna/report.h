@@ -31,6 +31,9 @@ struct PhaseReport {
   double allowed_pairs = 0, attended_pairs = 0;  // query-key pairs, all heads
   double kv_bytes = 0;                           // K and V read by attend
   double seconds[5] = {};                        // estimate budget attend correct account
+  double contract_seconds = 0;                   // what keeping a contract took beside these
+  // Of whole passes over the layers, the host's own work in them too: from a pass's first call to the end of its last.
+  double pass_seconds = 0;
   LossStats lost;
   LossStats error;  // relative L2 error of audited rows' outputs, of a row and head at most 1
   // Calls of layers in which the model itself lets rows see only a window of keys, and which therefore stay
@@ -39,6 +42,7 @@ struct PhaseReport {
     std::int64_t calls = 0;
     double kv_bytes = 0, seconds = 0;
   } windowed;
+  double audit_share() const { return pass_seconds > 0 ? seconds[4] / pass_seconds : 0.0; }  // what the audit costs
   double density() const { return allowed_pairs > 0 ? attended_pairs / allowed_pairs : 1.0; }
 };
 

@@ -105,6 +105,11 @@ nlohmann::json sum_of_phases(const nlohmann::json& report, std::initializer_list
   return (a.is_number() ? a.get<double>() : 0.0) + (b.is_number() ? b.get<double>() : 0.0);
 }
 
+// Of a time that was measured; null where one of the two was not.
+nlohmann::json share_of(const nlohmann::json& part, double whole) {
+  return part.is_number() && whole > 0 ? nlohmann::json(part.get<double>() / whole) : nlohmann::json();
+}
+
 Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& report) {
   Json j;
   j["model"] = o.model;
@@ -123,6 +128,9 @@ Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& repo
   j["attention_s_windowed"] = sum_of_phases(report, {"windowed", "attention_s"});
   const auto of_writing = at_path(report, {"decode", "attention_s"});
   for (const char* step : kSteps) j["attention_s_decode"][step] = at_path(of_writing, {step});
+  j["contract_s"] = sum_of_phases(report, {"contract_s"});
+  j["audit_share"]["prefill"] = share_of(at_path(report, {"prefill", "attention_s", "account"}), out.ttft_s);
+  j["audit_share"]["decode"] = share_of(at_path(report, {"decode", "attention_s", "account"}), out.decode_s);
   j["windowed_layers"] = at_path(report, {"windowed_layers"});
   for (const char* phase : {"prefill", "decode"}) {
     const auto calls = at_path(report, {phase, "calls"});
@@ -215,6 +223,10 @@ void print_summary(const Json& j, const Outcome& out, const nlohmann::json& repo
     fmt::print("{} {:.2f} s of attention:", bold("spent   "), attention);
     for (const auto& [step, s] : j["attention_s"].items())
       if (s.is_number()) fmt::print(" {} {:.2f}", step, s.get<double>());
+    if (const auto& share = j["audit_share"]; share["prefill"].is_number()) {
+      fmt::print("; the audit was {} of the time to read", percent(share["prefill"]));
+      if (share["decode"].is_number()) fmt::print(", {} of that to write", percent(share["decode"]));
+    }
     if (const auto w = j["attention_s_windowed"]; w.is_number() && w.get<double>() > 0)
       fmt::print("; {:.2f} s in layers with a window", w.get<double>());
     fmt::print("\n");

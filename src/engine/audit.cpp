@@ -53,6 +53,7 @@ void Session::Impl::end_row(bool nothing_left_out, bool drawn, bool counted) {
 
 // Nothing was left out: these rows lost nothing, and count as such.
 void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args& args) {
+  const Timed timed(*this, Verb::account);
   for (const Segment& s : mask.visible.segments()) {
     draw_rows(s, false);
     for (const AuditedRow& a : audited) {

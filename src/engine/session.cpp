@@ -4,9 +4,11 @@
 #include "engine/session.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <new>
+#include <optional>
 #include <stdexcept>
 
 #include <fmt/format.h>
@@ -459,8 +461,16 @@ double Session::Impl::kv_bytes(const op::Attend::Args& a, const LoweredRuns& run
 
 Status Session::Impl::attend(const AttendCall& c) {
   LACUNA_CHECK(check_call(c));
-  const std::int32_t n_rows = static_cast<std::int32_t>(c.q.tokens());
-  if (n_rows == 0) return {};
+  if (c.q.tokens() == 0) return {};
+  pass.begin(c.layer, std::chrono::steady_clock::now());
+  const Status done = attend_call(c);
+  const double seconds = pass.end(std::chrono::steady_clock::now());
+  const bool decode_call = phase == &decode || phase == &windowed_decode;
+  if (c.counted) (decode_call ? decode : prefill).report.pass_seconds += seconds;
+  return done;
+}
+
+Status Session::Impl::attend_call(const AttendCall& c) {
   check_profiles(c);
   if (!unfit.empty()) note = unfit;
   MaskEntry& mask = mask_entry(c);
@@ -481,7 +491,10 @@ Status Session::Impl::attend(const AttendCall& c) {
   chosen.clear();
   heads = nullptr;
   if (!apart && !calibrator && c.counted && unfit.empty() && method->card().slug != "dense") {
-    if (contract) choose_heads(c, mask);
+    if (contract) {
+      const Steered steered(*this);
+      choose_heads(c, mask);
+    }
     for (const auto& s : segments) {
       const Method* by = &method_now();
       if (chooser) {
@@ -497,7 +510,10 @@ Status Session::Impl::attend(const AttendCall& c) {
         plans.push_back(dense_plan(""));
         continue;
       }
+      std::optional<Steered> steered;
+      if (heads && heads->all_dense) steered.emplace(*this);  // a plan that is made to be peeked at
       auto p = plan(*by, c, mask, s, args);
+      steered.reset();
       if (!p.ok()) return p.error();
       if (!p.value().why.empty()) note = p.value().why;
       LACUNA_CHECK(check_plan(p.value(), {args.hq, s.rows(), s.n_keys, 0}, args.hkv, args.n_cells));
@@ -534,7 +550,10 @@ Result<Session::Impl::Outcome> Session::Impl::attend_segment(const AttendCall& c
   op::Attend::Args args = rows_of(whole, s.row_begin, s.row_end);
   const Plan* run = &plan;
   Plan guarded;
-  if (heads) run = &(guarded = with_dense_heads(plan, args.hq));
+  if (heads) {
+    const Steered steered(*this);
+    run = &(guarded = with_dense_heads(plan, args.hq));
+  }
   const bool keep_lse = c.lse || options.audit != Audit::off;
   if (keep_lse) args.lse = lse.grow_as<float>(static_cast<std::size_t>(args.hq) * args.n_rows);
   {
@@ -555,12 +574,16 @@ Result<Session::Impl::Outcome> Session::Impl::attend_segment(const AttendCall& c
   for (std::int32_t i = s.row_begin; i < s.row_end; ++i) allowed += static_cast<double>(mask.visible.visible_keys(i));
   Outcome outcome{.density = allowed > 0 ? lowered.attended_pairs / (allowed * lowered.heads) : 1.0};
   outcome.all_kept = lowered.attended_pairs == allowed * lowered.heads && !args.pv_skip;
-  if (heads) tell_contract(lowered, args.hq, allowed, false);
-  if (options.audit == Audit::off) return outcome;
-  const Timed timed(*this, Verb::account);
-  draw_rows(s, trial);
-  LACUNA_CHECK(audit_segment(c, mask, s, args, outcome));
-  if (heads && heads->peek) LACUNA_CHECK(peek(c, mask, s, plan, args));
+  if (options.audit != Audit::off) {
+    const Timed timed(*this, Verb::account);
+    draw_rows(s, trial);
+    LACUNA_CHECK(audit_segment(c, mask, s, args, outcome));
+  }
+  if (heads) {
+    const Steered steered(*this);
+    tell_contract(lowered, args.hq, allowed, false);
+    if (heads->peek) LACUNA_CHECK(peek(c, mask, s, plan, args));
+  }
   return outcome;
 }
 

@@ -2,6 +2,7 @@
 // The inside of a Session.
 #pragma once
 
+#include <chrono>
 #include <deque>
 #include <memory>
 #include <span>
@@ -15,6 +16,7 @@
 #include "engine/chooser.h"
 #include "engine/lower.h"
 #include "engine/packed_tensor.h"
+#include "engine/pass_clock.h"
 #include "engine/pick.h"
 #include "engine/side.h"
 #include "lacuna/lacuna.h"
@@ -44,6 +46,7 @@ struct Session::Impl final : Context {
 
   Status force(const std::string& kernel);
   Status attend(const AttendCall& c);
+  Status attend_call(const AttendCall& c);
   void check_profiles(const AttendCall& c);
   MaskEntry& mask_entry(const AttendCall& c);
   static void read_mask(const Mask& mask, std::int32_t n_rows, std::int64_t n_cells, MaskEntry& to);
@@ -117,6 +120,21 @@ struct Session::Impl final : Context {
   Status peek(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan, const op::Attend::Args& args);
 
   // engine/keep_contract.cpp
+  // Until its end of life all time is the contract's, whatever verb it is spent under.
+  class Steered {
+   public:
+    explicit Steered(Impl& impl) : impl_(impl), start_(std::chrono::steady_clock::now()) { impl_.steering = true; }
+    ~Steered() {
+      impl_.steering = false;
+      impl_.phase->report.contract_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    }
+    Steered(const Steered&) = delete;
+    Steered& operator=(const Steered&) = delete;
+
+   private:
+    Impl& impl_;
+    std::chrono::steady_clock::time_point start_;
+  };
   Status open_contract();
   void renew_contract();
   const Method& method_now() const;
@@ -128,7 +146,9 @@ struct Session::Impl final : Context {
   // Context
   void* scratch(int slot, std::size_t bytes) override;
   ParallelFor& threads() override { return *parallel; }
-  void add_time(Verb verb, double seconds) override { phase->report.seconds[static_cast<int>(verb)] += seconds; }
+  void add_time(Verb verb, double seconds) override {
+    if (!steering) phase->report.seconds[static_cast<int>(verb)] += seconds;
+  }
   void run_op(const char* name, const void* args) override;
 
   Options options;
@@ -160,6 +180,7 @@ struct Session::Impl final : Context {
   std::unique_ptr<Contract> contract;                       // set: options.max_loss or max_error
   std::vector<std::unique_ptr<Method>> wider;               // the method, keeping ever more
   Contract::Call contract_call;
+  bool steering = false;                                    // a Steered is alive
   const Contract::Choice* heads = nullptr;                  // of this call; null: no contract, or not about this call
   LoweredRuns lowered, audit_runs;
   std::vector<AuditedRow> audited;          // of a segment
@@ -177,6 +198,7 @@ struct Session::Impl final : Context {
   PhaseState prefill, decode, scratch_phase;
   PhaseState windowed_prefill, windowed_decode;  // of the layers in windowed_layers
   PhaseState* phase = &prefill;
+  PassClock pass;
   const char* kernel_used = nullptr;
 };
 

@@ -121,9 +121,10 @@ Split split_of(const Args& a, int workers) {
   const int per_list = a.hq / a.runs.heads;  // query heads
   const int of_kv = a.hq / a.hkv, group = per_list < of_kv ? per_list : of_kv;
   // With pv_skip stacked heads would share groups, and how many are stacked depends on the workers.
+  // Heads that fill one unit together cost what one of them does: there is nothing to balance.
   for (int heads = a.pv_skip ? 1 : group; heads > 1; --heads) {
     if (group % heads || heads * s.rows > kStackedRows) continue;
-    if (workers && static_cast<long>(a.hq / heads) * s.blocks < enough) continue;
+    if (workers && heads * s.rows > kUnitRows && static_cast<long>(a.hq / heads) * s.blocks < enough) continue;
     s.heads = heads;
     break;
   }
