@@ -26,6 +26,13 @@ struct SideBytes {
   }
 };
 
+// Of the keys with a row's largest exact scores, 64 of them and at most a sixteenth of those it sees, the share that was kept. Mean
+// over audited rows, one head of each; with 95 % confidence that of the whole run is at least `lower`.
+struct RecallStats {
+  double mean = 1, lower = 0;
+  std::int64_t rows = 0;
+};
+
 struct PhaseReport {
   std::int64_t calls = 0;
   double allowed_pairs = 0, attended_pairs = 0;  // query-key pairs, all heads
@@ -35,6 +42,7 @@ struct PhaseReport {
   // Of whole passes over the layers, the host's own work in them too: from a pass's first call to the end of its last.
   double pass_seconds = 0;
   LossStats lost;
+  RecallStats recall;
   LossStats error;  // relative L2 error of audited rows' outputs, of a row and head at most 1
   // Calls of layers in which the model itself lets rows see only a window of keys, and which therefore stay
   // dense (Options::windowed): in none of the figures above.

@@ -11,10 +11,10 @@ constexpr double kFade = 0.95;          // of a row's weight per later row: some
 constexpr double kSeen = 1.5;           // weight of rows before a head is judged: two
 constexpr double kWorthIt = 0.05;       // of the pairs, at least, for a head to be sparse
 constexpr double kDearest = 5;          // limits that one head may lose, however much the run has left to lose
-constexpr double kCaution = 1.1;        // losses grow as prompts do, and heads chosen for small losses were also lucky
+constexpr double kCaution = 1.1;        // losses grow as prompts do, and heads chosen for small losses were also lucky:
+constexpr double kDecodeCaution = 1.75; // the more so the fewer rows they were chosen by (bench/contract_study.py)
 constexpr std::int64_t kDecodeLooks = 4;     // first steps that are dense and looked at
 constexpr std::int64_t kPeekEvery = 3, kDecodePeekEvery = 64;
-constexpr double kDecodePasses = 64;    // passes that an excess is made up for in: one draw per layer, about
 constexpr int kWidenAfter = 2;          // passes
 constexpr const char* kTooDear = "loses too much for what it saves";
 
@@ -51,8 +51,18 @@ const Contract::Choice& Contract::choose(const Call& call) {
     unseen = unseen || head.weight < kSeen;
   }
   const std::int64_t every = decode ? kDecodePeekEvery : kPeekEvery;
-  choice_.peek = any_dense && (unseen || l.calls % every == 0 || (decode && l.calls <= kDecodeLooks));
+  choice_.peek = any_dense && (unseen || l.calls % every == 0 || (decode && l.calls <= kDecodeLooks)) && next_may_lose(call);
   return choice_;
+}
+
+// Whether it is worth to know what heads would lose: the pass after this one may have something to lose.
+bool Contract::next_may_lose(const Call& call) {
+  const Run& r = run(call.phase);
+  if (call.phase == Phase::decode) return true;
+  if (call.last) return false;
+  if (call.layers == 0 && r.draws == 0) return true;  // nobody knows how much this pass will show
+  const double pass = call.draws * std::max(call.layers, static_cast<int>(r.layers.size()));
+  return may_lose(call.phase, static_cast<double>(r.draws) + pass, pass) > 0;
 }
 
 void Contract::saw(const Call& call, int head, double loss) {
@@ -65,20 +75,27 @@ void Contract::kept(const Call& call, int head, double density) {
   run(call.phase).layers[static_cast<std::size_t>(std::max(call.layer, 0))].heads[static_cast<std::size_t>(head)].density = density;
 }
 
-// What the coming pass may lose, in draws' losses: what a pass earns, and what is left of earlier ones or is owed for them.
-void Contract::begin_pass(Phase phase) {
-  Run& r = run(phase);
+// What `horizon` draws after the first `draws` may lose in all: what they earn, and what is left of earlier ones or is owed for
+// them, less two standard errors of what chance adds.
+double Contract::may_lose(Phase phase, double draws, double horizon) {
   const LossCounter& counter = ledger(phase);
   const bool decode = phase == Phase::decode;
-  const auto draws = static_cast<double>(counter.draws());
-  const double owed = decode ? counter.sum() : counter.at_most(true);
+  const double owed = decode ? counter.sum() : counter.at_most(true);  // a bound has the error of its draws in it, a sum has not
+  const double uncertain = horizon + (decode ? static_cast<double>(counter.sampled()) : 0.0);
+  return limit_ * (draws + horizon) - owed - 2 * std::sqrt(counter.variance(4 * limit_ * limit_) * uncertain);
+}
+
+// Sets what the coming pass may lose.
+void Contract::begin_pass(Phase phase) {
+  Run& r = run(phase);
+  const std::int64_t draws = ledger(phase).draws();
+  const bool decode = phase == Phase::decode;
   // A pass of one draw or less, as in decode, says nothing: many are looked at together.
-  const double horizon = decode ? std::max(static_cast<double>(r.layers.size()), 1.0) : draws - static_cast<double>(r.draws);
-  r.draws = counter.draws();
+  const double horizon = decode ? std::max(static_cast<double>(r.layers.size()), 1.0) : static_cast<double>(draws - r.draws);
+  r.draws = draws;
   if (!decode && horizon <= 0) return spend(r, 0);
-  const double reserve = 2 * std::sqrt(counter.variance(4 * limit_ * limit_) * horizon);
-  const double allowed = limit_ * (draws + horizon) - owed - reserve;
-  spend(r, std::max(0.0, allowed) / (kCaution * horizon));
+  const double allowed = may_lose(phase, static_cast<double>(draws), horizon);
+  spend(r, std::max(0.0, allowed) / ((decode ? kDecodeCaution : kCaution) * horizon));
 }
 
 // Sets who is sparse, so that the mean loss over all heads is `allowed` at most: those first that lose least for what they save.

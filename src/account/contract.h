@@ -9,8 +9,8 @@
 // wants it.
 //
 // In prompts the bound itself is kept within the limit, so the first calls of a run are dense: a bound of few draws is wide.
-// In decode draws are rare, and waiting for the bound would take hundreds of tokens: there the mean is kept within the limit and the
-// report says how far the bound is.
+// In decode draws are rare, and waiting for the bound would take hundreds of tokens: there the mean with two standard errors is kept
+// within the limit and the report says how far the bound is.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +32,9 @@ class Contract {
     Phase phase = Phase::prefill;
     int layer = 0, heads = 0;
     std::int64_t keys = 0;  // that the last row may see
+    double draws = 0;       // that the call will make, on average
+    int layers = 0;         // of the model; 0: unknown
+    bool last = false;      // no other call of the layer follows in this phase
   };
   struct Choice {
     std::vector<bool> dense;  // by query head
@@ -83,6 +86,8 @@ class Contract {
   Run& run(Phase phase) { return runs_[phase == Phase::decode ? 1 : 0]; }
   const Run& run(Phase phase) const { return runs_[phase == Phase::decode ? 1 : 0]; }
   static double estimate(const Head& h, double limit);
+  bool next_may_lose(const Call& call);
+  double may_lose(Phase phase, double draws, double horizon);
   void begin_pass(Phase phase);
   void spend(Run& run, double allowed);
 

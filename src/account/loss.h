@@ -53,6 +53,7 @@ class LossCounter {
     open_sum_ = 0;
   }
   std::int64_t draws() const { return draws_; }
+  std::int64_t sampled() const { return sampled_; }
   // The least that the true sum over the draws is known to stay under, `sampling`: if one more draw is sampled, or was.
   double at_most(bool sampling) const {
     return draw_sum_ + (sampling || sampled_ ? (kLogChance + kSquares * squares_) / kBet : 0.0);

@@ -143,6 +143,10 @@ Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& repo
     j["output_error"][figure] = at_path(report, {"prefill", "output_error", figure});
     j["output_error_decode"][figure] = at_path(report, {"decode", "output_error", figure});
   }
+  for (const char* figure : {"mean", "lower", "rows"}) {
+    j["top_recall"][figure] = at_path(report, {"prefill", "top_recall", figure});
+    j["top_recall_decode"][figure] = at_path(report, {"decode", "top_recall", figure});
+  }
   j["contract"] = at_path(report, {"contract"});
   const auto read = at_path(report, {"decode", "kv_bytes"}), windowed = at_path(report, {"decode", "windowed", "kv_bytes"});
   j["kv_bytes_read_per_token"] = read.is_number() && windowed.is_number() && out.decode_steps > 0
@@ -169,6 +173,13 @@ std::string lost_words(const Json& lost, std::string_view where) {
                                   : fmt::format(", with 95 % confidence at most {}", percent(lost["upper"])),
                      percent(lost["p95"]),
                      percent(lost["max"]), lost["rows"].get<std::int64_t>());
+}
+
+// "" where no row was looked at.
+std::string recall_words(const Json& recall, std::string_view where) {
+  if (!recall["rows"].is_number() || recall["rows"].get<double>() == 0) return "";
+  return fmt::format("\n         of the keys with the largest scores {} were kept {}, with 95 % confidence at least {}", percent(recall["mean"]),
+                     where, percent(recall["lower"]));
 }
 
 std::string state_words(const nlohmann::json& phase) {
@@ -215,8 +226,11 @@ void print_summary(const Json& j, const Outcome& out, const nlohmann::json& repo
     if (j["density"]["decode"].is_number()) fmt::print(", {} while writing", percent(j["density"]["decode"]));
     if (const auto n = j["windowed_layers"]; n.is_number() && n.get<int>() > 0)
       fmt::print("; {} layers of the model see a window only: dense, counted apart", n.get<int>());
-    fmt::print("\n{} {}\n", bold("lost    "), lost_words(j["lost_mass"], "of the attention mass in the prompt"));
-    if (out.decode_steps > 0) fmt::print("{} {}\n", bold("        "), lost_words(j["lost_mass_decode"], "while writing"));
+    fmt::print("\n{} {}{}\n", bold("lost    "), lost_words(j["lost_mass"], "of the attention mass in the prompt"),
+               recall_words(j["top_recall"], "in the prompt"));
+    if (out.decode_steps > 0)
+      fmt::print("{} {}{}\n", bold("        "), lost_words(j["lost_mass_decode"], "while writing"),
+                 recall_words(j["top_recall_decode"], "while writing"));
     print_contract(j["contract"], out.decode_steps > 0);
     double attention = 0;
     for (const auto& [step, s] : j["attention_s"].items()) attention += s.is_number() ? s.get<double>() : 0.0;

@@ -36,6 +36,11 @@ usage: lacuna serve -m MODEL.gguf [options] [--] [llama-server's options]
                               (default: fast)
   --windowed {dense,sparse}   layers whose rows see a window only: leave them
                               dense, or not (default: dense)
+  --log TIME                  while it works, a line in its log as often as
+                              this says what was kept and lost; 0 for none
+                              (default: 60s)
+  --report FILE               the report as JSON: with each of these lines, and
+                              when the server ends
   -h, --help                  show this, then what llama-server takes
 
 Every other option goes to llama-server untouched; behind -- all of them do.
@@ -43,7 +48,7 @@ When the server ends, one line on stderr says what was kept and lost.
 )";
 
 struct ServeOptions {
-  std::string method = "dense", audit = "sample", precision = "fast", windowed = "dense", max_loss, max_error;
+  std::string method = "dense", audit = "sample", precision = "fast", windowed = "dense", max_loss, max_error, log = "60s", report;
   bool help = false;
   std::vector<std::string> rest;  // llama-server's
 };
@@ -60,7 +65,9 @@ std::string parse(int argc, char** argv, ServeOptions& o) {
                                   {"--max-loss", &o.max_loss, {}},
                                   {"--max-error", &o.max_error, {}},
                                   {"--precision", &o.precision, {"fast", "high"}},
-                                  {"--windowed", &o.windowed, {"dense", "sparse"}}};
+                                  {"--windowed", &o.windowed, {"dense", "sparse"}},
+                                  {"--log", &o.log, {}},
+                                  {"--report", &o.report, {}}};
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
     if (word == "--") {
@@ -83,6 +90,16 @@ std::string parse(int argc, char** argv, ServeOptions& o) {
     if (!it->allowed.empty() && std::find(it->allowed.begin(), it->allowed.end(), *it->value) == it->allowed.end())
       return fmt::format("{}: got '{}', need one of {}", name, *it->value, fmt::join(it->allowed, ", "));
   }
+  return "";
+}
+
+// What the plug-in would refuse once the server is up. "" or the reason.
+std::string check_log(const ServeOptions& o) {
+  const std::string_view digits(o.log.data(), o.log.size() - (o.log.ends_with('s') ? 1 : 0));
+  if (digits.empty() || digits.size() > 5 || digits.find_first_not_of("0123456789") != std::string_view::npos)
+    return fmt::format("--log: got '{}', need seconds, as 60s: 1 to 86400, 0 for none", o.log);
+  if (o.report.find_first_of(" \t\r\n") != std::string::npos)
+    return fmt::format("--report: got '{}', need a name without blanks", o.report);
   return "";
 }
 
@@ -121,7 +138,7 @@ int verb_serve(int argc, char** argv) {
   ServeOptions o;
   if (const std::string why = parse(argc, argv, o); !why.empty()) return bad_input(why);
   if (o.help) return help();
-  for (const std::string& wrong : {check_method(o.method), check_contract(o.max_loss, o.max_error)})
+  for (const std::string& wrong : {check_method(o.method), check_contract(o.max_loss, o.max_error), check_log(o)})
     if (!wrong.empty()) return bad_input(wrong);
   std::string why;
   const std::string server = find_llama_tool("llama-server", why);
@@ -142,9 +159,10 @@ int verb_serve(int argc, char** argv) {
     note("-fa off: llama.cpp then does the attention itself; leave it out, Lacuna takes flash attention only");
   for (const char* name : {"LACUNA", "GGML_BACKEND_PATH"})
     if (const char* value = std::getenv(name); value && *value)
-      note(fmt::format("{}='{}' of the environment is replaced; serve takes --method, --audit, --max-loss, --max-error, --precision and --windowed", name, one_line(value, 80)));
+      note(fmt::format("{}='{}' of the environment is replaced; serve has options for all they say", name, one_line(value, 80)));
   const std::string contract = contract_words(o.max_loss, o.max_error);
-  setenv("LACUNA", fmt::format("{} audit={} precision={} windowed={}{}", o.method, o.audit, o.precision, o.windowed, contract).c_str(), 1);
+  const std::string report = o.report.empty() ? "" : " report=" + o.report;
+  setenv("LACUNA", fmt::format("{} audit={} precision={} windowed={} log={}{}{}", o.method, o.audit, o.precision, o.windowed, o.log, contract, report).c_str(), 1);
   setenv("GGML_BACKEND_PATH", plugin.c_str(), 1);
   return become(server, o.rest);
 }

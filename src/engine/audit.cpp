@@ -60,6 +60,7 @@ void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args
       if (mask.visible.visible_keys(s.row_begin + a.row) < kMinAuditedKeys) continue;
       for (int h = 0; h < args.hq; ++h) count_row(0, 0, a.drawn, a.counted);
       end_row(true, a.drawn, a.counted);
+      if (int head = 0; a.drawn && draw_recall(mask.decode, args.hq, head)) count_recall(0, true);
     }
   }
 }
@@ -128,6 +129,10 @@ Status Session::Impl::audit_segment(const AttendCall& c, const MaskEntry& mask, 
         count_row(lost, error, drawn, counted);
       }
       end_row(outcome.all_kept, drawn, counted);
+      if (int head = 0; drawn && draw_recall(mask.decode, args.hq, head)) {
+        const bool sees_all = outcome.all_kept || (heads && heads->dense[static_cast<std::size_t>(head)]);
+        count_recall(sees_all ? 0.0 : missed_top_keys(mask, s, row, head, args), outcome.all_kept);
+      }
     }
   }
   return {};

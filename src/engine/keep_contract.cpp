@@ -71,9 +71,14 @@ const Method& Session::Impl::method_now() const {
 }
 
 void Session::Impl::choose_heads(const AttendCall& c, const MaskEntry& mask) {
-  contract_call = {.phase = mask.decode ? Phase::decode : Phase::prefill, .layer = c.layer, .heads = static_cast<int>(c.q.heads()), .keys = 0};
-  for (const Segment& s : mask.visible.segments())
-    if (s.rows() > 0) contract_call.keys = std::max(contract_call.keys, mask.visible.visible_keys(s.row_end - 1));
+  contract_call = {.phase = mask.decode ? Phase::decode : Phase::prefill, .layer = c.layer, .heads = static_cast<int>(c.q.heads()), .layers = n_layers};
+  for (const Segment& s : mask.visible.segments()) {
+    if (s.rows() == 0) continue;
+    const std::int64_t keys = mask.visible.visible_keys(s.row_end - 1);
+    contract_call.keys = std::max(contract_call.keys, keys);
+    contract_call.draws += static_cast<double>(std::clamp<std::int64_t>(keys - kMinAuditedKeys + 1, 0, s.rows())) / kAuditEvery;
+  }
+  contract_call.last = !mask.decode && prompt_tokens > 0 && contract_call.keys >= prompt_tokens;
   heads = &contract->choose(contract_call);
 }
 

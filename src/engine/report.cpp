@@ -15,6 +15,8 @@ PhaseReport finished(const Session::Impl::PhaseState& p, const Session::Impl::Ph
   r.windowed = {w.calls, w.kv_bytes, w.seconds[static_cast<int>(Verb::attend)]};
   r.lost = p.loss.stats();
   r.error = p.error.stats();
+  const LossStats missed = p.missed.stats();
+  if (missed.rows > 0) r.recall = {1 - missed.mean, 1 - missed.upper, missed.rows};
   return r;
 }
 
@@ -59,6 +61,7 @@ nlohmann::json as_json(const PhaseReport& r) {
           {"pass_s", r.pass_seconds},
           {"audit_share", r.audit_share()},
           {"output_error", as_json(r.error)},
+          {"top_recall", {{"mean", r.recall.mean}, {"lower", r.recall.lower}, {"rows", r.recall.rows}}},
           {"windowed",
            {{"calls", r.windowed.calls}, {"kv_bytes", r.windowed.kv_bytes}, {"attention_s", r.windowed.seconds}}},
           {"lost_mass", as_json(r.lost)}};

@@ -55,6 +55,7 @@ Result<std::unique_ptr<Session>> Session::open(const Options& options) {
     s.parallel = s.own_pool.get();
   }
   s.rng = Rng(options.seed);
+  s.recall_rng = Rng(~options.seed);  // its draws change nothing of which rows are audited
   return session;
 }
 

@@ -42,6 +42,7 @@ struct Session::Impl final : Context {
   struct PhaseState {
     PhaseReport report;
     LossCounter loss, error;
+    LossCounter missed;  // top keys of a row, one head of it
   };
 
   Status force(const std::string& kernel);
@@ -119,6 +120,12 @@ struct Session::Impl final : Context {
   op::Attend::Args gather_rows(const op::Attend::Args& args, std::span<const std::int32_t> rows);
   Status peek(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan, const op::Attend::Args& args);
 
+  // engine/recall.cpp
+  bool draw_recall(bool decode_call, int heads, int& head);
+  double missed_top_keys(const MaskEntry& mask, const Segment& s, std::int32_t row, int head, const op::Attend::Args& args);
+  const float* scores_of(const op::Attend::Args& args, int head, std::int32_t row, std::int64_t begin_tile, std::int64_t end_tile);
+  void count_recall(double missed, bool nothing_left_out);
+
   // engine/keep_contract.cpp
   // Until its end of life all time is the contract's, whatever verb it is spent under.
   class Steered {
@@ -166,7 +173,7 @@ struct Session::Impl final : Context {
   ParallelFor* parallel = nullptr;
   int n_layers = 0;
   std::int64_t prompt_tokens = -1;
-  Rng rng{1};
+  Rng rng{1}, recall_rng{2};
 
   std::vector<std::unique_ptr<MaskEntry>> masks;  // the first masks_used are of this graph
   std::size_t masks_used = 0;
@@ -185,6 +192,9 @@ struct Session::Impl final : Context {
   LoweredRuns lowered, audit_runs;
   std::vector<AuditedRow> audited;          // of a segment
   std::vector<std::int32_t> rows_to_audit;  // of those, the ones that see enough keys
+  Buffer recall_scores;                                 // of one row and head
+  std::vector<std::pair<float, std::int32_t>> ranked;  // scores and their cells
+  std::vector<std::uint32_t> kept_words;               // cells, a bit each
   Workspace workspace;
   PackedView call_k, call_v;  // of this call, once something reads them
   bool keys_packed = false, values_packed = false;

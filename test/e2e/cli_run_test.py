@@ -23,13 +23,14 @@ PLUGIN = LACUNA.with_name("liblacuna-ggml.so")
 
 FIELDS = """model prompt_tokens generated_tokens method host kernel ttft_s prefill_tok_s decode_tok_s
 attention_s attention_s_windowed attention_s_decode contract_s audit_share windowed_layers density lost_mass lost_mass_decode
-output_error output_error_decode contract
+output_error output_error_decode top_recall top_recall_decode contract
 kv_bytes_read_per_token peak_rss_bytes side_bytes text""".split()
 INNER = {
     "attention_s": ["estimate", "budget", "attend", "correct", "account"],
     "attention_s_decode": ["estimate", "budget", "attend", "correct", "account"],
     "density": ["prefill", "decode"],
     "audit_share": ["prefill", "decode"],
+    **{f: ["mean", "lower", "rows"] for f in ("top_recall", "top_recall_decode")},
     **{f: ["mean", "upper", "p95", "max", "rows"] for f in ("lost_mass", "lost_mass_decode", "output_error", "output_error_decode")},
 }
 # About 600 tokens: more than a micro-batch, and rows with the 256 visible keys an audit wants.

@@ -248,6 +248,35 @@ TEST(Contract, IsNotAboutWindowedLayers) {
   EXPECT_EQ(s->report().contract.prefill.upper, s->report().prefill.lost.upper);
 }
 
+// With a limit of 1 % no call of so short a prompt can run sparse: what the method would lose is not asked for, once it is known how
+// much a pass shows.
+TEST(Contract, LooksWhereItMayHelp) {
+  if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2: nothing is left out";
+  for (const bool announced : {false, true}) {
+    auto layers = make_layers(local, 3);
+    auto s = open("streamingllm:sink=4:window=256 max_loss=0.01 threads=2");
+    if (announced) s->announce(kLayers, kTokens);
+    attend_all(*s, layers, 0, 1024);
+    EXPECT_EQ(s->report().prefill.density(), 1.0);
+    const auto contract = nlohmann::json::parse(s->report_json())["contract"];
+    EXPECT_EQ(contract["were_dense"].size(), std::size_t{kLayers * kHeads});
+    for (const auto& h : contract["were_dense"]) EXPECT_EQ(h["loss"].is_null(), announced) << h;
+  }
+}
+
+// The last call of a prompt is not looked at either: nothing of it follows.
+TEST(Contract, DoesNotLookAtAPromptsEnd) {
+  if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2: nothing is left out";
+  for (const int prompt : {1024, 2048}) {
+    auto layers = make_layers(flat, 3);
+    auto s = open("streamingllm:sink=4:window=256 max_loss=0.06 threads=2");
+    s->announce(kLayers, prompt);
+    attend_all(*s, layers, 0, 1024, 1024);
+    const auto contract = nlohmann::json::parse(s->report_json())["contract"];
+    for (const auto& h : contract["were_dense"]) EXPECT_EQ(h["loss"].is_null(), prompt == 1024) << h;
+  }
+}
+
 TEST(Contract, BadLimitsAreRefused) {
   for (const char* text : {"max_loss=0", "max_loss=1", "max_loss=120%", "max_loss=-1%", "max_loss=", "max_loss=one", "max_loss=nan", "max_error=2"}) {
     const auto o = parse_options(text);

@@ -115,6 +115,7 @@ std::string load() {
   need(g.dev_registry, "ggml_backend_dev_backend_reg");
   need(g.reg_get_proc_address, "ggml_backend_reg_get_proc_address");
   if (missing) return std::string("ggml ") + g.version() + " lacks " + missing + ": the build is incomplete; use a standard one";
+  find(g.log, "ggml_log_internal");
   find(g.dev_count, "ggml_backend_dev_count");
   find(g.dev_get, "ggml_backend_dev_get");
 
@@ -140,6 +141,12 @@ std::string load() {
 bool supported(const char* version) {
   int major = -1, minor = -1;
   return std::sscanf(version, "%d.%d", &major, &minor) == 2 && major == 0 && minor == 25;
+}
+
+void log_line(const std::string& line) {
+  constexpr int kWarn = 3;  // GGML_LOG_LEVEL_WARN: llama.cpp's tools hide what libraries tell as information (but with -lv 4)
+  if (the_api.log) the_api.log(kWarn, "%s\n", line.c_str());
+  else std::fprintf(stderr, "%s\n", line.c_str());
 }
 
 void* find_symbol(const char* name) {

@@ -36,6 +36,7 @@ struct Api {
   BufferType* (*cpu_buffer_type)();
   int (*graph_compute)(Backend*, Graph*);
   void (*backend_free)(Backend*);
+  void (*log)(int level, const char* format, ...);  // where the host's log goes; null: this ggml has none
   // From the registry's library; null when the host carries only the base library.
   std::size_t (*dev_count)();
   Device* (*dev_get)(std::size_t);
@@ -59,6 +60,9 @@ const Api& api();  // after load_api() returned ""
 // How ggml's CPU backend writes floats as blocks of a quantised type, so that a cache holds the bits it would hold
 // without us; null where that backend is not loaded, or writes other blocks than ours.
 FromFloat quantiser(int type);
+
+// A line in the host's log, which the user asked for.
+void log_line(const std::string& line);
 
 // dlsym over everything this process has loaded, private libraries included.
 void* find_symbol(const char* name);

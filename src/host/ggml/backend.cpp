@@ -6,7 +6,6 @@
 #include <cstdio>
 #include <cstring>
 #include <mutex>
-#include <numeric>
 
 #include "host/ggml/api.h"
 #include "host/ggml/claim.h"
@@ -120,35 +119,12 @@ bool Instance::event(CacheTensor& cache, bool CacheTensor::* flag) {
   return again;
 }
 
-std::string Instance::summary() const {
-  const Report r = session_->report();
-  const auto seconds = [](const PhaseReport& p) { return std::accumulate(std::begin(p.seconds), std::end(p.seconds), 0.0); };
-  char line[256];
-  const auto lost = [](const LossStats& l) {
-    char text[64] = "not audited";
-    if (l.rows > 0) std::snprintf(text, sizeof text, "%.4f (at most %.4f)", l.mean, l.upper);
-    return std::string(text);
-  };
-  std::snprintf(line, sizeof line,
-                "lacuna: %s: density prefill %.3f decode %.3f, mean lost mass %s + %s, attention %.2f s + %.2f s",
-                r.method.c_str(), r.prefill.density(), r.decode.density(), lost(r.prefill.lost).c_str(),
-                lost(r.decode.lost).c_str(), seconds(r.prefill), seconds(r.decode));
-  std::string text = line;
-  if (const ContractReport& c = r.contract; c.limit > 0) {
-    const auto state = [](const ContractReport::Phase& p) {
-      return p.state == ContractReport::State::held ? "held" : p.state == ContractReport::State::open ? "not shown" : "broken";
-    };
-    std::snprintf(line, sizeof line, ", contract of %.4f %s + %s, %d of %d heads dense", c.limit, state(c.prefill), state(c.decode),
-                  c.prefill.dense_heads, c.prefill.heads);
-    text += line;
-  }
-  return text;
-}
-
 // No exception may pass through ggml's C code.
 int Instance::compute(Graph* graph) {
   try {
-    return run(graph);
+    const int code = run(graph);
+    if (code == status_success && counted_) log_now_and_then();
+    return code;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "lacuna: %s in an attention graph; use a smaller context (-c)\n", e.what());
     return status_failed;

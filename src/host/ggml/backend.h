@@ -2,7 +2,9 @@
 // One backend instance: one llama_context's attention, and the session that reports on it.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -27,13 +29,16 @@ class Instance {
   void reset_report();
   Session& session() { return *session_; }
   std::string report_json() const { return session_->report_json(); }
-  std::string summary() const;  // one line: density, lost mass, attention seconds
+  std::string summary() const;  // one line: density, lost mass, what attention and its audit took
+  // Called after each line of Config::log_seconds.
+  void on_line(std::function<void(const Instance&)> call) { on_line_ = std::move(call); }
   bool attended() const { return graphs_ > 0; }
   const Config& config() const { return config_; }
 
  private:
   Instance() = default;
   int run(Graph* graph);
+  void log_now_and_then();
   lacuna::Status attend(const Tensor& op);
   lacuna::Status attend_stream(const Tensor& op, std::int64_t s, CacheTensor* k, CacheTensor* v);
   lacuna::Status write_rows(const Tensor& op);
@@ -60,6 +65,8 @@ class Instance {
 
   std::int64_t graphs_ = 0;
   bool counted_ = true, told_unfit_ = false;
+  std::chrono::steady_clock::time_point last_line_{};  // in the host's log
+  std::function<void(const Instance&)> on_line_;
   // The number of layers is unknown (0) until somebody says it or a graph was seen to its end.
   int n_layers_ = 0, layers_seen_ = 0, last_layer_ = -1;
   std::int64_t prompt_tokens_ = -1;

@@ -2,13 +2,14 @@
 #include "host/ggml/config.h"
 
 #include <algorithm>
+#include <charconv>
 #include <sstream>
 #include <vector>
 
 namespace lacuna::ggml {
 namespace {
 
-const std::vector<std::string> kOwn = {"report", "quiet", "device", "side"};
+const std::vector<std::string> kOwn = {"report", "log", "quiet", "device", "side"};
 
 Error wrong(const std::string& key, const std::string& got, const char* need) {
   return bad_argument(key + ": got '" + got + "', need " + need);
@@ -18,6 +19,12 @@ Status set(Config& c, const std::string& key, const std::string& value) {
   if (key == "report") {
     if (value.empty()) return wrong(key, value, "a file name");
     c.report = value;
+  } else if (key == "log") {
+    constexpr int kMost = 86400;
+    const char* end = value.data() + value.size() - (value.ends_with('s') ? 1 : 0);
+    const auto [at, bad] = std::from_chars(value.data(), end, c.log_seconds);
+    if (bad != std::errc{} || at != end || c.log_seconds < 0 || c.log_seconds > kMost)
+      return wrong(key, value, "seconds between two lines, as 60s: 1 to 86400, 0 for none");
   } else if (key == "quiet") {
     if (value != "0" && value != "1") return wrong(key, value, "0 or 1");
     c.quiet = value == "1";

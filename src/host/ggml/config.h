@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the user asked for, in one line of text:
-//   SPEC [key=value ...]     "xattention:stride=8 audit=sample precision=high report=/tmp/r.json"
+//   SPEC [key=value ...]     "xattention:stride=8 audit=sample precision=high log=60s report=/tmp/r.json"
 // For tests alone: side=all keeps every kind of side data, whatever the method asks for.
 #pragma once
 
@@ -12,7 +12,8 @@ namespace lacuna::ggml {
 
 struct Config {
   Options options;
-  std::string report;       // file for the report, written when a context ends; empty = none
+  std::string report;       // file for the report, written when a context ends and with each line; empty = none
+  int log_seconds = 0;      // between two lines in the host's log while it works; 0 = none
   bool quiet = false;       // no summary line on stderr
   bool side_all = false;    // every kind of side data, whatever the method
   std::string device = "auto";  // gpu, accel, or auto: gpu unless another GPU is there

@@ -95,6 +95,11 @@ Backend* init_backend(Device* device, const char*) {
   auto x = Instance::open(p.config, p.own_buffers);
   if (!x) return nullptr;
   x->announce(p.announced_layers, p.announced_tokens);
+  if (!p.config.report.empty())  // so that a host that is killed leaves one, too
+    x->on_line([](const Instance& self) {
+      const std::lock_guard held(plugin().mutex);
+      write_report(self.config().report, full_report(self));
+    });
   auto* b = new Backend{};
   b->guid = &guid;
   b->device = device;
