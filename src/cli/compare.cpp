@@ -75,8 +75,9 @@ int show_again(const std::string& from, const Outputs& to) {
   std::string error;
   if (!read_document(from, document, error)) return bad_input(error);
   try {
+    const std::string text = compare_text(document);
     if (const std::string why = to.write_page(document); !why.empty()) return bad_input(why);
-    fmt::print("{}", compare_text(document));
+    fmt::print("{}", text);
   } catch (const Json::exception& e) {  // a field of another kind than compare writes
     return bad_input(fmt::format("{}: is damaged: {}", from, one_line(e.what(), 200)));
   }

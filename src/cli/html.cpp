@@ -25,7 +25,7 @@ svg .rule,svg .cell{stroke:var(--line)}svg .ideal{stroke:var(--faint);stroke-das
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}td{white-space:nowrap}
 th{vertical-align:bottom}td{vertical-align:baseline}td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:6rem}
 th,td{padding:.25rem .5rem;text-align:right;border-bottom:1px solid var(--line)}th:first-child,td:first-child{text-align:left}
-td.words{text-align:left;white-space:normal;min-width:14rem}
+.words{text-align:left!important;white-space:normal;min-width:14rem}.words.short{min-width:6rem}
 .keys{display:flex;flex-wrap:wrap;gap:.1rem 1rem;font-size:.85rem;margin:.3rem 0;overflow-wrap:anywhere}
 .keys svg{display:inline-block;width:30px;height:12px;margin-right:.35em}
 .keys i{display:inline-block;width:.8em;height:.8em;margin-right:.35em;border-radius:.15em}

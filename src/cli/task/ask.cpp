@@ -74,6 +74,7 @@ class Asker {
     Json j = run_json(o, sum_, plugin_ ? plugin_->report() : nlohmann::json());
     j["ttft_s"] = done_ > 0 ? Json(first_s_ / done_) : Json();
     j["prompt_tokens"] = longest_;
+    j["read_tokens"] = sum_.prompt_tokens;
     j.erase("text");
     return j;
   }

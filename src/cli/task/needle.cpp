@@ -35,8 +35,7 @@ bool make(const Request& request, Rng rng, Sample& sample, std::string& error) {
 
 }  // namespace
 
-constinit const Task needle_task = {"needle",
-                                    "a sentence hidden in a text, by depth and length; the page has a map of it",
+constinit const Task needle_task = {"needle", "a sentence hidden in a text, at evenly spaced depths",
                                     "arXiv:2404.06654", Scoring::any, make};
 
 }  // namespace lacuna::cli::task

@@ -16,9 +16,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string cell(std::string_view words, bool text = false) {
-  return fmt::format("<td{}>{}</td>", text ? " class=\"words\"" : "", html_escape(words));
-}
+std::string cell(std::string_view words) { return fmt::format("<td>{}</td>", html_escape(words)); }
 
 std::string by_length(const Json& document) {
   std::string out = "<h2>By length</h2>\n<div class=\"scroll\"><table>\n<tr><th>tokens</th>";
@@ -66,7 +64,7 @@ std::string lines(const Json& document) {
 
 std::string maps(const Json& document) {
   std::string out;
-  for (const Json& method : document["methods"]) out += depth_picture(document, method.get<std::string>());
+  for (const Series& method : series_of(document)) out += depth_picture(document, method);
   if (out.empty()) return "";
   return "<h2>By depth</h2>\n<p class=\"faint\">Scores in %: length to the right, depth of the answer in the text "
          "down.</p>\n<div class=\"pictures\">\n" +
@@ -99,31 +97,48 @@ std::string table(const Json& document, const Json& length) {
 
 std::string wanted(const Json& turn) {
   std::string out;
-  for (const Json& answer : turn["answers"]) out += (out.empty() ? "" : ", ") + answer.get<std::string>();
+  for (const Json& answer : turn.at("answers")) out += (out.empty() ? "" : ", ") + answer.get<std::string>();
   return out;
 }
 
-// Rows: questions; columns: what each method answered, right or wrong.
+std::string words_cell(const std::string& words, std::string_view kind) {
+  return fmt::format("<td class=\"words{}\">{}</td>", kind, html_escape(one_line(words, 160)));
+}
+
+// Rows: questions; columns: what each method answered.
 std::string answers(const Json& document, const Json& length) {
   if (of_perplexity(document) || !length.contains("samples")) return "";
-  std::string out = "<div class=\"scroll\"><table>\n<tr><th>question</th><th>right</th>";
+  std::string out =
+      "<h3>Answers</h3>\n<div class=\"scroll\"><table>\n<tr><th>question</th><th class=\"words short\">right</th>";
   for (const Series& s : series_of(document))
-    if (run_of(length, s)) out += fmt::format("<th>{}</th>", html_escape(s.name));
+    if (run_of(length, s)) out += fmt::format("<th class=\"words short\">{}</th>", html_escape(s.name));
   out += "</tr>\n";
-  for (std::size_t i = 0; i < length["samples"].size(); ++i)
-    for (std::size_t t = 0; t < length["samples"][i]["turns"].size(); ++t) {
-      const Json& turn = length["samples"][i]["turns"][t];
-      out += "<tr>" + cell(one_line(turn["question"].get<std::string>(), 160), true) +
-             cell(one_line(wanted(turn), 160), true);
+  for (std::size_t i = 0; i < length["samples"].size(); ++i) {
+    const Json& turns = length["samples"][i].at("turns");
+    for (std::size_t t = 0; t < turns.size(); ++t) {
+      out +=
+          "<tr>" + words_cell(turns[t].at("question").get<std::string>(), "") + words_cell(wanted(turns[t]), " short");
       for (const Series& s : series_of(document)) {
         const Json* run = run_of(length, s);
         if (!run) continue;
-        const Json* samples = run->contains("samples") && i < (*run)["samples"].size() ? &(*run)["samples"] : nullptr;
-        out += cell(samples ? one_line((*samples)[i]["answers"].at(t).get<std::string>(), 160) : "-", true);
+        const bool answered = run->contains("samples") && i < (*run)["samples"].size();
+        out += words_cell(answered ? (*run)["samples"][i].at("answers").at(t).get<std::string>() : "-", " short");
       }
       out += "</tr>\n";
     }
+  }
   return out + "</table></div>\n";
+}
+
+// What the task is, where it comes from, and how much of it was run.
+std::string about(const Json& document) {
+  const Json& task = document["task"];
+  std::string out = task.at("name").get<std::string>() + ": " + task.at("summary").get<std::string>();
+  if (task.at("paper").is_string()) out += fmt::format(" ({})", task["paper"].get<std::string>());
+  out += fmt::format("; {} samples", task.at("samples").get<int>());
+  if (document["lengths"].size() > 1) out += " of each length";
+  if (task.at("seed").is_number()) out += fmt::format(", seed {}", task["seed"].get<long long>());
+  return out;
 }
 
 }  // namespace
@@ -131,15 +146,14 @@ std::string answers(const Json& document, const Json& length) {
 std::string task_html(const Json& document) {
   const Json& task = document["task"];
   const Json& last = longest(document);
-  const std::string title = fmt::format("Lacuna: {} by method", task["name"].get<std::string>());
+  const std::string title = fmt::format("Lacuna: {} by method", task.at("name").get<std::string>());
   const std::string model = document["model"].get<std::string>();
   std::string body = fmt::format("<h1>{}</h1>\n", html_escape(title));
   if (const std::string words = partial_words(document); !words.empty())
     body += fmt::format("<p class=\"partial\">{}</p>\n", html_escape(words));
   body += fmt::format(
-      "<p>{}</p>\n<p class=\"faint\">{}; {} samples{}; {}; {}; {}</p>\n", html_escape(task_sentence(document, last)),
-      html_escape(task["summary"].get<std::string>()), task["samples"].get<int>(),
-      document["lengths"].size() > 1 ? " of each length" : "", html_escape(model.substr(model.find_last_of('/') + 1)),
+      "<p>{}</p>\n<p class=\"faint\">{}<br>{}; {}; {}</p>\n", html_escape(task_sentence(document, last)),
+      html_escape(about(document)), html_escape(model.substr(model.find_last_of('/') + 1)),
       html_escape(document["host"].get<std::string>()), html_escape(document["machine"].get<std::string>()));
   if (document["lengths"].size() > 1)
     body += by_length(document) + "<div class=\"pictures\">\n" + lines(document) + "</div>\n";

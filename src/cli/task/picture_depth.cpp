@@ -6,7 +6,6 @@
 
 #include <fmt/format.h>
 
-#include "cli/chart.h"
 #include "cli/compare_figures.h"
 #include "cli/html.h"
 #include "cli/lengths.h"
@@ -71,14 +70,14 @@ std::map<std::size_t, Cell> cells_of(const Json& length, const Json& run, const 
 
 }  // namespace
 
-std::string depth_picture(const Json& document, const std::string& method) {
+std::string depth_picture(const Json& document, const Series& method) {
   const Rows rows(document);
   if (rows.count() == 0 || of_perplexity(document)) return "";
   const Json& lengths = document["lengths"];
   constexpr double kWidth = Chart::kWidth, kLeft = 70, kTop = 18, kRow = 24, kBottom = 22;
   const double height = kTop + kRow * static_cast<double>(rows.count()) + kBottom;
   const double column = (kWidth - kLeft) / static_cast<double>(lengths.size());
-  Svg svg(kWidth, height, fmt::format("Map: scores of {} by the depth of the answer and the length.", method));
+  Svg svg(kWidth, height, fmt::format("Map: scores of {} by the depth of the answer and the length.", method.name));
   for (std::size_t r = 0; r < rows.count(); ++r)
     svg.text(kLeft - 6, kTop + kRow * (static_cast<double>(r) + 0.5) + 4, rows.words(r), Anchor::end, true);
   svg.text(kLeft - 6, kTop - 6, "depth", Anchor::end, true);
@@ -86,16 +85,16 @@ std::string depth_picture(const Json& document, const std::string& method) {
     const double x = kLeft + column * static_cast<double>(i);
     svg.text(x + column / 2, height - 6, length_words(tokens_of(lengths[i])), Anchor::middle, true);
     for (const Json& run : lengths[i]["runs"]) {
-      if (run["method"] != method) continue;
+      if (run.at("method") != method.name) continue;
       for (const auto& [row, cell] : cells_of(lengths[i], run, rows)) {
         const double score = cell.sum / cell.n, y = kTop + kRow * static_cast<double>(row);
         svg.cell(x + 1, y + 1, column - 2, kRow - 2, score, fmt::format("{:.0f}", 100 * score),
-                 fmt::format("{} at {}, depth {}: {:.0f} % of {}", method, length_words(tokens_of(lengths[i])),
+                 fmt::format("{} at {}, depth {}: {:.0f} % of {}", method.name, length_words(tokens_of(lengths[i])),
                              rows.words(row), 100 * score, cell.n));
       }
     }
   }
-  return figure_html(fmt::format("depth-{}", method), method, svg, "", "");
+  return figure_html(fmt::format("depth-{}", method.number), method.name, svg, "", "");
 }
 
 }  // namespace lacuna::cli::task
