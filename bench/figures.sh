@@ -7,12 +7,13 @@
 #   grad      its gradients beside its forward (cases/perf_attend_grad.txt)
 #   choose    what choosing costs, as a share of dense attention (cases/perf_choose.txt)
 #   compare   a real model reads a real text: stock, Lacuna dense, every method
+#   tasks     scores of a real model and their agreement with dense, by length (TASKS says of which)
 # Whole runs of real models by method and by length, and the cost of hosting: bench/study.py.
 #
-#   bench/figures.sh [attend] [limits] [side] [grad] [choose] [compare]        all when none is named
+#   bench/figures.sh [attend] [limits] [side] [grad] [choose] [compare] [tasks]        all when none is named
 #
 # LACUNA_BUILD (build/release), LACUNA_MODELS (models), LLAMA_DIR and THREADS (2) say where and how;
-# METHODS says which compare takes.
+# METHODS says which compare and tasks take.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -38,7 +39,7 @@ keep() {
   "$@" | tee -a "$file"
 }
 
-[[ $# -gt 0 ]] || set -- attend limits side grad choose compare
+[[ $# -gt 0 ]] || set -- attend limits side grad choose compare tasks
 for what in "$@"; do
   case $what in
     attend) keep attend "$build/lacuna" bench cases/perf_attend.txt cases/perf_strided.txt --peer llama --json "$out/attend.json" ;;
@@ -50,6 +51,12 @@ for what in "$@"; do
       keep compare "$build/lacuna" compare -m "$models/smollm2-135m-instruct.gguf" -f "$models/texts/demo.txt" \
         -p "$(cat "$models/texts/demo_question.txt")" --methods "$methods" -t "$threads" --json "$out/compare.json"
       ;;
-    *) echo "error: '$what': need attend, limits, side, grad, choose or compare" >&2; exit 1 ;;
+    tasks)
+      for task in ${TASKS:-needle multi-key kv-retrieval variable-tracking multi-turn perplexity}; do
+        keep "task-$task" "$build/lacuna" compare -m "$models/smollm2-135m-instruct.gguf" --task "$task" \
+          -f "$models/texts/demo.txt" --lengths 1k,2k,4k --methods "$methods" -t "$threads" --json "$out/task-$task.json"
+      done
+      ;;
+    *) echo "error: '$what': need attend, limits, side, grad, choose, compare or tasks" >&2; exit 1 ;;
   esac
 done

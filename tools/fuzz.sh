@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the fuzz targets with clang and runs each for some seconds: bytes from anywhere into what reads
-# specs, options, profiles and plans, under AddressSanitizer and UndefinedBehaviorSanitizer.
+# specs, options, profiles, plans and task files, under AddressSanitizer and UndefinedBehaviorSanitizer.
 #   tools/fuzz.sh [SECONDS] [TARGET...]     60, all of them
 # Ends with one line per target and "N passed, N failed". What was found lies in build/fuzz/found/; give
 # it to the program again to see it: build/fuzz/lacuna-fuzz-TARGET FILE. Inputs that reached new code are kept in

@@ -51,6 +51,7 @@ std::vector<double> ticks_over(double low, double high);
 struct Lines {
   std::string id, title, what, caption;
   std::function<std::optional<double>(const nlohmann::ordered_json& length, const nlohmann::ordered_json& run)> value;
+  std::string axis = "tokens of text";
   bool bytes = false;  // ticks in MiB and so on, else `unit` behind the number
   std::string unit = {};
   std::optional<double> ideal = std::nullopt;  // a dashed line there

@@ -129,7 +129,7 @@ std::string lines_picture(const Json& document, const Lines& lines) {
   const auto [unit, size] = lines.bytes ? byte_unit(high) : std::pair(lines.unit, 1.0);
   const std::vector<double> ticks = ticks_over(low / size, high / size);
   const double pad = 0.03 * (std::log2(tokens.back()) - std::log2(tokens.front()));
-  Chart chart(lines.what, "tokens of text", std::log2(tokens.front()) - pad, std::log2(tokens.back()) + pad,
+  Chart chart(lines.what, lines.axis, std::log2(tokens.front()) - pad, std::log2(tokens.back()) + pad,
               ticks.front() * size, ticks.back() * size);
   for (const double t : ticks) chart.tick_y(t * size, fmt::format("{:g}{}", t, unit));
   length_ticks(chart, tokens);

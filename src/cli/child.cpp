@@ -28,7 +28,8 @@ std::string ChildResult::reason() const {
   return text.empty() ? fmt::format("exit code {}", code) : text;
 }
 
-ChildResult run_child(const std::vector<std::string>& arguments, const std::function<void()>& tick) {
+ChildResult run_child(const std::vector<std::string>& arguments,
+                      const std::function<void(const std::string& out)>& tick) {
   ChildResult result;
   const std::string program = own_path();
   std::vector<char*> argv = {const_cast<char*>(program.c_str())};
@@ -59,7 +60,7 @@ ChildResult run_child(const std::vector<std::string>& arguments, const std::func
   std::string* const into[2] = {&result.out, &result.err};
   for (int open = 2; open > 0;) {
     poll(fds, 2, 500);  // milliseconds; an interrupted poll only ticks early
-    tick();
+    tick(result.out);
     for (int i = 0; i < 2; ++i) {
       if (fds[i].fd < 0 || !(fds[i].revents & (POLLIN | POLLHUP | POLLERR))) continue;
       char buffer[65536];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna compare: one text with stock llama.cpp, with Lacuna dense, and with each method, at one or several lengths.
 #include <algorithm>
+#include <functional>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -13,6 +14,9 @@
 #include "cli/compare_texts.h"
 #include "cli/lengths.h"
 #include "cli/model.h"
+#include "cli/task/figures.h"
+#include "cli/task/runs.h"
+#include "cli/task/sets.h"
 #include "cli/verbs.h"
 #include "engine/registry.h"
 
@@ -44,9 +48,11 @@ struct Outputs {
   }
 };
 
-int compare(const std::vector<CompareText>& texts, int rounds, bool kl, const Outputs& to, Json& document) {
+// `make` makes the runs of a new document, and says when something new stands in it.
+int compare(const std::function<void(Json& document, const std::function<void()>& changed)>& make, const Outputs& to,
+            Json& document) {
   catch_interrupt();
-  make_runs(texts, rounds, kl, document, [&] {
+  make(document, [&] {
     // Whatever ends this process, what was found is kept. A file that cannot be written is told at the end.
     mark_partial(document, true, false);
     (void)to.write_files(document);
@@ -57,7 +63,8 @@ int compare(const std::vector<CompareText>& texts, int rounds, bool kl, const Ou
   else if (const std::string why = to.json.write(document); !why.empty())
     return bad_input(why);
   if (const std::string why = to.write_files(document); !why.empty()) return bad_input(why);
-  const int done = count_runs(document, kDone), all = static_cast<int>(texts.size() * document["methods"].size());
+  const int done = count_runs(document, kDone);
+  const int all = static_cast<int>(document["lengths"].size() * document["methods"].size());
   if (interrupted()) return stopped(done, "runs");
   return done == all ? kOk : done > 0 ? kFailedCheck : kBadInput;  // each run said why
 }
@@ -68,63 +75,129 @@ int show_again(const std::string& from, const Outputs& to) {
   std::string error;
   if (!read_document(from, document, error)) return bad_input(error);
   try {
+    const std::string text = compare_text(document);
     if (const std::string why = to.write_page(document); !why.empty()) return bad_input(why);
-    fmt::print("{}", compare_text(document));
+    fmt::print("{}", text);
   } catch (const Json::exception& e) {  // a field of another kind than compare writes
     return bad_input(fmt::format("{}: is damaged: {}", from, one_line(e.what(), 200)));
   }
   return kOk;
 }
 
-}  // namespace
-
-int verb_compare(int argc, char** argv) {
-  CLI::App app("The same text with stock llama.cpp, with Lacuna dense, and with each method.", "compare");
-  RunOptions o;
-  o.predict = 32;
-  Outputs to;
-  std::string list, lengths_words, from;
+struct Words {
+  std::string methods, lengths, from;
   int rounds = 1;
   bool no_kl = false;
-  app.add_option("--methods", list, "method specs, separated by commas; stock and dense always run")
+  task::TaskOptions task;
+};
+
+void add_options(CLI::App& app, RunOptions& o, Words& words, Outputs& to) {
+  app.add_option("--methods", words.methods,
+                 "method specs, separated by commas; dense always runs, stock too but for --task")
       ->type_name("A,B,C");
-  app.add_option("--lengths", lengths_words,
-                 "cut the text to so many tokens (k = 1024) and do all of it at each length")
+  app.add_option(
+         "--lengths", words.lengths,
+         "cut the text to so many tokens (k = 1024) and do all of it at each length; of a task, all a sample takes")
       ->type_name("1k,2k,...");
-  app.add_option("--runs", rounds, "runs of each; the one with the median time counts")
+  app.add_option("--task", words.task.name, "run a task: a name ('lacuna list --tasks'), or samples in a file *.jsonl")
+      ->type_name("NAME|FILE");
+  app.add_option("--samples", words.task.samples, "samples of a task at each length; 0 = 5, or all of a file")
+      ->check(CLI::Range(0, 10000))
+      ->capture_default_str();
+  app.add_option("--runs", words.rounds, "runs of each; the one with the median time counts")
       ->check(CLI::Range(1, 99))
       ->capture_default_str();
-  app.add_flag("--no-kl", no_kl, "leave out the pass that compares logits");
+  app.add_flag("--no-kl", words.no_kl, "leave out the pass that compares logits");
   app.add_option("--html", to.html, "also write a page with pictures: one file that needs no network")
       ->type_name("FILE");
-  app.add_option("--from", from, "run nothing: show what --json wrote, with --html as a page")->type_name("FILE");
+  app.add_option("--from", words.from, "run nothing: show what --json wrote, with --html as a page")->type_name("FILE");
   add_run_options(app, o);
   app.get_option("--model")->required(false);
   to.json.add_option(app);
-  if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
-  if (!from.empty()) {
-    if (to.json.wanted() || !o.model.empty()) return bad_input("--from: shows a file; it takes no --json and no model");
-    if (const std::string why = to.check(); !why.empty()) return bad_input(why);
-    return show_again(from, to);
+}
+
+// "" or what does not go together with a task. Says which text it takes.
+std::string check_task_options(RunOptions& o, const Words& words) {
+  if (const std::string why = task::check_task(words.task); !why.empty()) return why;
+  if (!o.prompt.empty()) return "-p: a task asks its own questions";
+  if (words.rounds > 1) return "--runs: a task has samples instead (--samples)";
+  if (!task::is_task_file(words.task.name)) {
+    if (o.file.empty()) o.file = task::default_text(o.model);
+    return o.file.empty() ? "no text to make samples of: give -f FILE ('make demo' fetches models/texts/demo.txt)" : "";
   }
-  if (o.model.empty()) return bad_input("--model is required; 'lacuna compare --help' shows what it takes");
-  for (const std::string& why : {check_run_options(o), to.check()})
-    if (!why.empty()) return bad_input(why);
-  if (o.file == "-") return bad_input("-f -: compare reads the text once per run; give it as a file");
-  std::vector<int> lengths;
-  std::string error;
-  if (!lengths_words.empty() && !parse_lengths(lengths_words, lengths, error)) return bad_input(error);
-  if (!lengths.empty() && o.file.empty()) return bad_input("--lengths: needs a text to cut (-f FILE)");
-  std::vector<std::string> methods = {"stock", "dense"};
+  if (!o.file.empty()) return fmt::format("-f {}: the samples of {} have texts of their own", o.file, words.task.name);
+  if (!words.lengths.empty())
+    return fmt::format("--lengths: the samples of {} are as long as they are", words.task.name);
+  o.file = words.task.name;
+  return "";
+}
+
+// False, with `error`, at the first that is none.
+bool read_methods(const std::string& list, const std::string& model, std::vector<std::string>& methods,
+                  std::string& error) {
   for (const std::string& spec : split_methods(list)) {
-    for (const std::string& why : {check_method(spec), check_profiles(spec, o.model)})
-      if (!why.empty()) return bad_input(why);
+    for (const std::string& why : {check_method(spec), check_profiles(spec, model)})
+      if (!why.empty()) {
+        error = why;
+        return false;
+      }
     if (std::find(methods.begin(), methods.end(), spec) == methods.end()) methods.push_back(spec);
   }
+  return true;
+}
+
+int compare_task(const RunOptions& o, const Words& words, const std::vector<int>& lengths,
+                 const std::vector<std::string>& methods, const Outputs& to) {
+  task::TaskSets sets;
+  std::string error;
+  if (!make_task_sets(o, words.task, lengths, sets, error)) return bad_input(error);
+  Json document = new_document(o, sets.texts, methods, 1);
+  document["task"] = sets.about;
+  for (std::size_t i = 0; i < sets.samples.size(); ++i)
+    document["lengths"][i]["samples"] = task::samples_json(sets.samples[i]);
+  return compare([&](Json& d, const auto& changed) { make_task_runs(sets, !words.no_kl, d, changed); }, to, document);
+}
+
+int compare_text_of(const RunOptions& o, const Words& words, const std::vector<int>& lengths,
+                    const std::vector<std::string>& methods, const Outputs& to) {
   std::vector<CompareText> texts;
+  std::string error;
   if (!make_compare_texts(o, lengths, texts, error)) return bad_input(error);
-  Json document = new_document(o, texts, methods, rounds);
-  return compare(texts, rounds, !no_kl, to, document);
+  Json document = new_document(o, texts, methods, words.rounds);
+  return compare([&](Json& d, const auto& changed) { make_runs(texts, words.rounds, !words.no_kl, d, changed); }, to,
+                 document);
+}
+
+}  // namespace
+
+int verb_compare(int argc, char** argv) {
+  CLI::App app("The same text, or a task, with stock llama.cpp, with Lacuna dense, and with each method.", "compare");
+  RunOptions o;
+  o.predict = 32;
+  Outputs to;
+  Words words;
+  add_options(app, o, words, to);
+  if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
+  if (!words.from.empty()) {
+    if (to.json.wanted() || !o.model.empty()) return bad_input("--from: shows a file; it takes no --json and no model");
+    if (const std::string why = to.check(); !why.empty()) return bad_input(why);
+    return show_again(words.from, to);
+  }
+  if (o.model.empty()) return bad_input("--model is required; 'lacuna compare --help' shows what it takes");
+  const bool task = !words.task.name.empty();
+  words.task.answers = app.get_option("--predict")->count() > 0;
+  if (!task && words.task.samples > 0) return bad_input("--samples: only a task has them (--task)");
+  if (o.file == "-") return bad_input("-f -: compare reads the text once per run; give it as a file");
+  for (const std::string& why : {task ? check_task_options(o, words) : "", check_run_options(o), to.check()})
+    if (!why.empty()) return bad_input(why);
+  std::vector<int> lengths;
+  std::string error;
+  if (!words.lengths.empty() && !parse_lengths(words.lengths, lengths, error)) return bad_input(error);
+  if (!lengths.empty() && o.file.empty()) return bad_input("--lengths: needs a text to cut (-f FILE)");
+  std::vector<std::string> methods =
+      task ? std::vector<std::string>{"dense"} : std::vector<std::string>{"stock", "dense"};
+  if (!read_methods(words.methods, o.model, methods, error)) return bad_input(error);
+  return (task ? compare_task : compare_text_of)(o, words, lengths, methods, to);
 }
 
 }  // namespace lacuna::cli

@@ -56,6 +56,7 @@ Json new_document(const RunOptions& o, const std::vector<CompareText>& texts, co
   d["threads"] = o.threads;
   d["model"] = o.model;
   d["text"] = o.file.empty() ? Json() : Json(o.file);
+  d["task"] = nullptr;
   d["question"] = o.prompt.empty() ? Json() : Json(o.prompt);
   d["cache_types"] = {o.cache_type_k, o.cache_type_v};
   d["rounds"] = rounds;

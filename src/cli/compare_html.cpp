@@ -10,6 +10,8 @@
 #include "cli/html.h"
 #include "cli/lengths.h"
 #include "cli/pictures.h"
+#include "cli/task/figures.h"
+#include "cli/task/table.h"
 
 namespace lacuna::cli {
 namespace {
@@ -97,6 +99,7 @@ std::string origin(const Json& document, const Json& length) {
 }  // namespace
 
 std::string compare_html(const Json& document) {
+  if (task::has_task(document)) return task::task_html(document);
   const Json& length = longest(document);
   const std::size_t lengths = document["lengths"].size();
   std::string body = "<h1>Lacuna: methods beside each other</h1>\n";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The runs of compare. Each is a process of its own, so that peak memory is its own and a crash ends nothing else.
+// The runs of compare: every method at every length.
 #pragma once
 
 #include <functional>

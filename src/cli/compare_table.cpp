@@ -10,6 +10,8 @@
 #include "cli/common.h"
 #include "cli/compare_figures.h"
 #include "cli/lengths.h"
+#include "cli/task/figures.h"
+#include "cli/task/table.h"
 #include "cli/text.h"
 
 namespace lacuna::cli {
@@ -97,6 +99,7 @@ std::string compare_sentence(const Json& length) {
 }
 
 std::string compare_text(const Json& document) {
+  if (task::has_task(document)) return task::task_text(document);
   const Json& length = longest(document);
   std::string out;
   if (document["lengths"].size() > 1)

@@ -37,16 +37,6 @@ std::string_view beginning(const llama_vocab* vocab, std::string_view text, long
   return text.substr(0, ends_well(fits));
 }
 
-// K and V of `cells` cells in all layers, as llama.cpp's cache types store them.
-std::optional<double> cache_bytes(const ModelFacts& f, const RunOptions& o, int cells) {
-  if (f.n_layers <= 0 || f.hkv <= 0 || f.dk <= 0 || f.dv <= 0) return std::nullopt;
-  const auto row = [&](const std::string& type, int channels) {
-    const ggml_type t = cache_type(type);
-    return static_cast<double>(ggml_type_size(t)) / static_cast<double>(ggml_blck_size(t)) * f.hkv * channels;
-  };
-  return (row(o.cache_type_k, f.dk) + row(o.cache_type_v, f.dv)) * f.n_layers * cells;
-}
-
 // Counts what a text makes; false, with `error`, when the context cannot hold it.
 bool measure(const llama_model* model, CompareText& t, std::string& error) {
   std::vector<llama_token> prompt;
@@ -58,6 +48,15 @@ bool measure(const llama_model* model, CompareText& t, std::string& error) {
 }
 
 }  // namespace
+
+std::optional<double> cache_bytes(const ModelFacts& f, const RunOptions& o, int cells) {
+  if (f.n_layers <= 0 || f.hkv <= 0 || f.dk <= 0 || f.dv <= 0) return std::nullopt;
+  const auto row = [&](const std::string& type, int channels) {
+    const ggml_type t = cache_type(type);
+    return static_cast<double>(ggml_type_size(t)) / static_cast<double>(ggml_blck_size(t)) * f.hkv * channels;
+  };
+  return (row(o.cache_type_k, f.dk) + row(o.cache_type_v, f.dv)) * f.n_layers * cells;
+}
 
 bool make_compare_texts(const RunOptions& o, const std::vector<int>& lengths, std::vector<CompareText>& texts,
                         std::string& error) {

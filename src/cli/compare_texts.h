@@ -8,6 +8,7 @@
 
 #include "cli/memory_file.h"
 #include "cli/run_options.h"
+#include "engine/registry.h"
 
 namespace lacuna::cli {
 
@@ -19,6 +20,9 @@ struct CompareText {
   RunOptions options;                    // of the runs; `file` is the text cut to length
   MemoryFile cut;
 };
+
+// Bytes of K and V of so many cells in all layers, as llama.cpp's cache types store them; none: the file does not say.
+std::optional<double> cache_bytes(const ModelFacts& facts, const RunOptions& o, int cells);
 
 // One for each of `lengths` (tokens of the text), or the whole text if there are none. False, with `error`: the
 // model or the text cannot be read, or a length is more than the text or the model's context holds.

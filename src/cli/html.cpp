@@ -21,11 +21,11 @@ h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.2rem;margin:2rem 0 .3rem}h3{
 .pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,23rem),1fr));gap:.8rem;margin:.8rem 0}
 figure{margin:0;padding:.7rem;background:var(--card);border-radius:.5rem}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg text.faint{fill:var(--faint);font-size:12px}
-svg .rule{stroke:var(--line)}svg .ideal{stroke:var(--faint);stroke-dasharray:5 4;fill:none}svg .ring{stroke:var(--ink);fill:none;stroke-width:1.5}
+svg .rule,svg .cell{stroke:var(--line)}svg .ideal{stroke:var(--faint);stroke-dasharray:5 4;fill:none}svg .ring{stroke:var(--ink);fill:none;stroke-width:1.5}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}td{white-space:nowrap}
 th{vertical-align:bottom}td{vertical-align:baseline}td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:6rem}
 th,td{padding:.25rem .5rem;text-align:right;border-bottom:1px solid var(--line)}th:first-child,td:first-child{text-align:left}
-td.words{text-align:left;white-space:normal;min-width:14rem}
+.words{text-align:left!important;white-space:normal;min-width:14rem}.words.short{min-width:6rem}
 .keys{display:flex;flex-wrap:wrap;gap:.1rem 1rem;font-size:.85rem;margin:.3rem 0;overflow-wrap:anywhere}
 .keys svg{display:inline-block;width:30px;height:12px;margin-right:.35em}
 .keys i{display:inline-block;width:.8em;height:.8em;margin-right:.35em;border-radius:.15em}

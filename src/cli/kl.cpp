@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/logits.h"
 #include "cli/model.h"
 #include "cli/plugin.h"
 #include "cli/prompt.h"
@@ -24,25 +25,16 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Logits of one micro-batch and context at most; beyond it, fewer positions are compared.
-constexpr double kMostLogitBytes = 192.0 * 1024 * 1024;
-
 // The next-token distribution of stock at one position.
 struct Distribution {
   std::vector<float> probability, log_probability;  // [vocabulary]
   int top = 0;
 };
 
-double log_sum_exp(const float* x, int n, float largest) {
-  double sum = 0;
-  for (int i = 0; i < n; ++i) sum += std::exp(x[i] - largest);
-  return largest + std::log(sum);
-}
-
 void make_distribution(const float* logits, int n, Distribution& d) {
   d.probability.resize(static_cast<std::size_t>(n));
   d.log_probability.resize(static_cast<std::size_t>(n));
-  d.top = static_cast<int>(std::max_element(logits, logits + n) - logits);
+  d.top = top_of(logits, n);
   const double norm = log_sum_exp(logits, n, logits[d.top]);
   for (int i = 0; i < n; ++i) {
     const double log_p = logits[i] - norm;
@@ -60,7 +52,7 @@ struct Runner {
   long long same = 0, positions = 0;
 
   void add(const Distribution& stock, const float* logits, int n) {
-    const int top = static_cast<int>(std::max_element(logits, logits + n) - logits);
+    const int top = top_of(logits, n);
     const double norm = log_sum_exp(logits, n, logits[top]);
     double sum = 0;  // KL(stock || this), in nats
     for (int i = 0; i < n; ++i) {
@@ -128,7 +120,7 @@ int kl(const RunOptions& o, const std::vector<std::string>& methods) {
 
   const int n = llama_vocab_n_tokens(llama_model_get_vocab(stock_model.get()));
   const int first = total / 2;
-  const int stride = static_cast<int>(std::ceil(o.ubatch * 4.0 * n / kMostLogitBytes));
+  const int stride = logit_stride(o.ubatch, n);
   Distribution d;
   Progress bar("comparing logits", total, "tokens");
   int at = 0;

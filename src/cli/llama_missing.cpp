@@ -15,5 +15,6 @@ int verb_compare(int, char**) { return missing(); }
 int verb_calibrate(int, char**) { return missing(); }
 std::string check_profiles(const std::string&, const std::string&) { return ""; }
 int verb_kl(int, char**) { return missing(); }
+int verb_task(int, char**) { return missing(); }
 
 }  // namespace lacuna::cli

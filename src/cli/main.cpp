@@ -32,6 +32,7 @@ constexpr Verb kVerbs[] = {
     {"check", "every kernel against the reference, case by case", verb_check},
     {"bench", "the speed of kernels, alone or against llama.cpp's own", verb_bench},
     {"docs", "write docs/generated, or check that it is up to date", verb_docs},
+    {"task", "", verb_task},
     {"kl", "", verb_kl},
 };
 

@@ -2,48 +2,54 @@
 #include "cli/prompt.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
 namespace lacuna::cli {
 
-namespace {
-
-// "" if the model has no template, or one llama.cpp does not know.
-std::string as_chat(const llama_model* model, const std::string& content) {
+std::string in_template(const llama_model* model, const std::vector<Message>& messages) {
   const char* tmpl = llama_model_chat_template(model, nullptr);
   if (!tmpl) return "";
-  const llama_chat_message message = {"user", content.c_str()};
-  std::string out(content.size() * 2 + 1024, '\0');
+  std::vector<llama_chat_message> list;
+  std::size_t size = 1024;
+  for (const Message& m : messages) {
+    list.push_back({m.role, m.text.c_str()});
+    size += m.text.size() * 2;
+  }
+  std::string out(size, '\0');
   for (int attempt = 0; attempt < 2; ++attempt) {
-    const int n = llama_chat_apply_template(tmpl, &message, 1, true, out.data(), static_cast<int>(out.size()));
+    const int n = llama_chat_apply_template(tmpl, list.data(), list.size(), true, out.data(), static_cast<int>(out.size()));
     if (n < 0) break;
     const bool fits = static_cast<std::size_t>(n) <= out.size();
     out.resize(static_cast<std::size_t>(n));
     if (fits) return out;
   }
-  note("llama.cpp does not know this model's chat template; the prompt goes in plain");
+  static bool said = false;
+  if (!std::exchange(said, true)) note("llama.cpp does not know this model's chat template; the prompt goes in plain");
   return "";
 }
 
-}  // namespace
+std::vector<llama_token> tokenized(const llama_vocab* vocab, const std::string& text, bool special) {
+  const int length = static_cast<int>(text.size());
+  const int count = std::max(0, -llama_tokenize(vocab, text.data(), length, nullptr, 0, true, special));
+  std::vector<llama_token> tokens(static_cast<std::size_t>(count));
+  if (count > 0) llama_tokenize(vocab, text.data(), length, tokens.data(), count, true, special);
+  return tokens;
+}
 
 bool make_prompt(const llama_model* model, const RunOptions& o, std::vector<llama_token>& tokens, std::string& error) {
   std::string text;
   if (!o.file.empty() && !read_text(o.file, text, error)) return false;
   if (!o.prompt.empty()) text += (text.empty() ? "" : "\n\n") + o.prompt;
-  const std::string chat = o.no_chat || o.prompt.empty() ? "" : as_chat(model, text);
+  const std::string chat = o.no_chat || o.prompt.empty() ? "" : in_template(model, {{"user", text}});
   const bool special = !chat.empty();  // only a template's marks are special tokens, never the user's text
   if (special) text = chat;
   if (text.size() > kMostPromptBytes) {
     error = fmt::format("the prompt has {}; at most 1 GiB is taken", human_bytes(static_cast<double>(text.size())));
     return false;
   }
-  const llama_vocab* vocab = llama_model_get_vocab(model);
-  const int length = static_cast<int>(text.size());
-  const int count = -llama_tokenize(vocab, text.data(), length, nullptr, 0, true, special);
-  tokens.resize(static_cast<std::size_t>(std::max(count, 0)));
-  if (count > 0) llama_tokenize(vocab, text.data(), length, tokens.data(), count, true, special);
+  tokens = tokenized(llama_model_get_vocab(model), text, special);
   if (tokens.empty()) error = "the prompt is empty: give a text with -f or -p";
   return !tokens.empty();
 }

@@ -14,6 +14,7 @@
 #include "cli/model.h"
 #include "cli/plugin.h"
 #include "cli/prompt.h"
+#include "cli/run_outcome.h"
 #include "cli/verbs.h"
 
 namespace lacuna::cli {
@@ -24,12 +25,6 @@ using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-struct Outcome {
-  int prompt_tokens = 0, read = 0, generated = 0, decode_steps = 0;
-  double ttft_s = 0, decode_s = 0;  // ttft_s = 0: interrupted before the first logits
-  std::string text;
-};
 
 std::string piece_of(const llama_vocab* vocab, llama_token token) {
   char buffer[256];
@@ -42,9 +37,10 @@ llama_token most_likely(llama_context* context, int vocab_size) {
   return static_cast<llama_token>(std::max_element(logits, logits + vocab_size) - logits);
 }
 
-// Reads the prompt by micro-batches and answers; before_answer is called in between. "" or the reason why decoding failed.
-std::string answer(llama_context* context, const RunOptions& o, const std::vector<llama_token>& prompt, bool show,
-                   const std::function<void()>& before_answer, Outcome& out) {
+}  // namespace
+
+std::string answer(llama_context* context, const RunOptions& o, const std::vector<llama_token>& prompt, int from,
+                   bool show, const std::function<void()>& before_answer, Outcome& out) {
   const llama_vocab* vocab = llama_model_get_vocab(llama_get_model(context));
   const int vocab_size = llama_vocab_n_tokens(vocab);
   const int total = static_cast<int>(prompt.size());
@@ -54,7 +50,7 @@ std::string answer(llama_context* context, const RunOptions& o, const std::vecto
   out.prompt_tokens = total;
   Progress bar("reading", total, "tokens");
   const auto start = Clock::now();
-  for (int at = 0; at < total && !interrupted();) {
+  for (int at = from; at < total && !interrupted();) {
     const int count = std::min(o.ubatch, total - at);
     if (const int code = decode(context, &prompt[static_cast<std::size_t>(at)], count, at, total - 1)) return failed(at, code);
     llama_synchronize(context);
@@ -86,6 +82,8 @@ std::string answer(llama_context* context, const RunOptions& o, const std::vecto
   return "";
 }
 
+namespace {
+
 constexpr const char* kSteps[] = {"estimate", "budget", "attend", "correct", "account"};
 
 // The value at a path of objects, or null when a part of it is missing.
@@ -110,7 +108,9 @@ nlohmann::json share_of(const nlohmann::json& part, double whole) {
   return part.is_number() && whole > 0 ? nlohmann::json(part.get<double>() / whole) : nlohmann::json();
 }
 
-Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& report) {
+}  // namespace
+
+Json run_json(const RunOptions& o, const Outcome& out, const nlohmann::json& report) {
   Json j;
   j["model"] = o.model;
   j["prompt_tokens"] = out.prompt_tokens;
@@ -159,6 +159,8 @@ Json as_json(const RunOptions& o, const Outcome& out, const nlohmann::json& repo
   j["text"] = out.text;
   return j;
 }
+
+namespace {
 
 std::string percent(const Json& x) { return x.is_number() ? fmt::format("{:.2f} %", 100 * x.get<double>()) : "not measured"; }
 
@@ -293,10 +295,10 @@ int run(RunOptions& o, const JsonSink& sink) {
   const auto before_answer = [&] {
     if (!stock) warn_of_contract(plugin.report());
   };
-  error = answer(context.get(), o, prompt, !sink.on_stdout(), before_answer, out);
+  error = answer(context.get(), o, prompt, 0, !sink.on_stdout(), before_answer, out);
   if (!error.empty()) return bad_input(error);
   const nlohmann::json report = stock ? nlohmann::json() : plugin.report();
-  const Json j = as_json(o, out, report);
+  const Json j = run_json(o, out, report);
   if (!sink.on_stdout()) print_summary(j, out, report);
   say_what_was_declined(report);
   if (j["kernel"] == "cpu.ref" && o.kernel.empty()) note("no AVX2: the slow reference computed attention");

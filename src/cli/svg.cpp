@@ -41,6 +41,15 @@ void Svg::rect(double x, double y, double w, double h, std::string_view fill, st
                       y, w, h, fill, title(tip));
 }
 
+void Svg::cell(double x, double y, double w, double h, double value, std::string_view words, std::string_view tip) {
+  constexpr double kStrongest = 0.6;  // words stay legible on it, in light and in dark
+  out_ += fmt::format(
+      "<rect class=\"cell\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"{}\" "
+      "fill-opacity=\"{:.2f}\">{}</rect>\n",
+      x, y, w, h, html_colour(0), kStrongest * value, title(tip));
+  text(x + w / 2, y + h / 2 + 4, words, Anchor::middle);
+}
+
 void Svg::rule(double x1, double y1, double x2, double y2) {
   out_ +=
       fmt::format("<line class=\"rule\" x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\"/>\n", x1, y1, x2, y2);

@@ -15,6 +15,7 @@ int verb_calibrate(int argc, char** argv);
 int verb_check(int argc, char** argv);
 int verb_bench(int argc, char** argv);
 int verb_docs(int argc, char** argv);
+int verb_task(int argc, char** argv);  // hidden: one method answers the samples of a task
 int verb_kl(int argc, char** argv);  // hidden: compare's pass over logits, in a process of its own
 
 }  // namespace lacuna::cli

@@ -49,6 +49,20 @@ def made_document(lengths=tuple(LENGTHS)):
                          "runs": [made_run(m, n) for m in range(len(METHODS))]} for n in lengths]}
 
 
+def made_task(name="needle", depths=(0, 0.25, 0.5, 0.75, 1), lengths=(512, 1024, 2048)):
+    """A task in which every method but dense finds what stands in the text's last half only."""
+    document = made_document(list(lengths))
+    document["task"] = {"name": name, "summary": "something <hidden>", "paper": "arXiv:0", "file": None, "perplexity": name == "perplexity",
+                        "samples": len(depths), "seed": 1}
+    for length in document["lengths"]:
+        length["samples"] = [{"depth": d, "score": "any", "turns": [{"question": f"Where & {d}?", "answers": ["<here>"]}]} for d in depths]
+        for number, run in enumerate(length["runs"]):
+            right = [float(number < 2 or d is None or d >= 0.5) for d in depths]
+            run["samples"] = [{"answers": ["<here>" if r else "there"], "score": r, "agreement": r} for r in right]
+            run["score"] = run["agreement"] = run["same_answers"] = sum(right) / len(right)
+    return document
+
+
 def shown(document, *arguments):
     """Exit code, stdout, stderr and the page of a document."""
     with tempfile.TemporaryDirectory() as folder:
@@ -162,6 +176,62 @@ class Text(unittest.TestCase):
         self.assertIn("/no/such.json", done.stderr)
 
 
+class Task(unittest.TestCase):
+    def test_scores_and_map(self):
+        code, out, err, page = shown(made_task())
+        self.assertEqual(code, 0, err)
+        self.assertLessEqual(max(map(len, out.splitlines()[:-1])), 80)
+        row = next(l for l in out.splitlines() if l.startswith("xattention"))
+        self.assertEqual(row.split()[1:], ["60", "%", "(60", "%)"] * 3)
+        figures = Figures(page)
+        self.assertEqual(figures.ids, ["score", "agreement"] + [f"depth-{m}" for m in range(len(METHODS))])
+        self.assertEqual(figures.open, [])
+        self.assertEqual(page.count('class="cell"'), len(METHODS) * 5 * 3)
+        for words in ("xattention at 512, depth 25 %: 0 % of 1", "xattention at 2k, depth 50 %: 100 % of 1", "stock at 512, depth 0 %: 100 % of 1"):
+            self.assertIn(f"<title>{words}</title>", page)
+        self.assertNotIn("<here>", page)
+        self.assertIn("something &lt;hidden&gt; (arXiv:0); 5 samples of each length, seed 1", page)
+
+    def test_many_depths_are_fifths(self):
+        _, _, _, page = shown(made_task(depths=[i / 19 for i in range(20)]))
+        self.assertIn("<title>xattention at 512, depth 40-60 %: 50 % of 4</title>", page)
+        self.assertEqual(page.count('class="cell"'), len(METHODS) * 5 * 3)
+
+    def test_without_depths_there_is_no_map(self):
+        self.assertEqual(Figures(shown(made_task(depths=[None] * 5))[3]).ids, ["score", "agreement"])
+        self.assertEqual(Figures(shown(made_task(lengths=[512], depths=[None]))[3]).ids, [])
+
+    def test_a_model_that_fails_is_told(self):
+        document = made_task(lengths=[512])
+        document["lengths"][0]["runs"][1]["score"] = 0.4
+        self.assertIn("the model fails by itself", shown(document)[1])
+        self.assertNotIn("the model fails by itself", shown(made_task(lengths=[512]))[1])
+
+    def test_partial(self):
+        document = made_task()
+        runs = document["lengths"][-1]["runs"]
+        runs[2] = {"method": METHODS[2], "state": "refused", "error": "needs <more>"}
+        runs[3]["state"], runs[3]["samples"] = "cut", runs[3]["samples"][:2]
+        document["partial"] = {"why": "interrupted", "done": 22, "planned": 24}
+        code, out, err, page = shown(document)
+        self.assertEqual(code, 0, err)
+        for text in (out, page):
+            self.assertIn("Partial (interrupted): 22 of 24 runs are whole.", text)
+            self.assertIn("interrupted: figures up to there", text)
+        self.assertIn("did not run: needs <more>", out)
+        self.assertIn("did not run: needs &lt;more&gt;", page)
+
+    def test_damaged(self):
+        for damage in (lambda d: d["task"].pop("name"), lambda d: d["task"].update(samples="many"), lambda d: d["lengths"][0]["runs"].pop(),
+                       lambda d: d["lengths"][0]["samples"][0].pop("turns"), lambda d: d["lengths"][1]["runs"][3]["samples"][0].pop("answers"),
+                       lambda d: d["lengths"][1]["runs"][3]["samples"][0].update(answers=[])):
+            document = made_task()
+            damage(document)
+            code, _, err, page = shown(document)
+            self.assertEqual((code, page, err.count("\n")), (2, "", 1), err)
+            self.assertIn("is damaged", err)
+
+
 # Texts of a picture that leave it, or lie on each other.
 MISPLACED = """[...document.querySelectorAll('figure > svg')].flatMap(svg => {
   const whole = svg.getBoundingClientRect(), texts = [...svg.querySelectorAll('text')], found = [];
@@ -188,6 +258,16 @@ CONTRAST = """(() => {
   }
   return seen;
 })()"""
+# Contrast of words with the strongest field of the map, laid over its card.
+ON_CELLS = """(() => {
+  const parts = c => c.match(/[\\d.]+/g).slice(0, 3).map(Number), linear = x => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4;
+  const light = v => { const l = v.map(x => linear(x / 255)); return 0.2126 * l[0] + 0.7152 * l[1] + 0.0722 * l[2]; };
+  return [...document.querySelectorAll('figure svg .cell')].map(cell => {
+    const s = getComputedStyle(cell), over = parts(s.fill), card = parts(getComputedStyle(cell.closest('figure')).backgroundColor), a = Number(s.fillOpacity);
+    const field = light(over.map((x, i) => a * x + (1 - a) * card[i])), words = light(parts(getComputedStyle(cell.nextElementSibling).fill));
+    return (Math.max(field, words) + 0.05) / (Math.min(field, words) + 0.05);
+  });
+})()"""
 # Each picture with its size and how much is drawn in it.
 DRAWN = """Object.fromEntries([...document.querySelectorAll('figure')].map(f => { const s = f.querySelector('svg'), r = s.getBoundingClientRect();
   return [f.id, [r.width, r.height, s.querySelectorAll('path, rect').length]]; }))"""
@@ -205,6 +285,8 @@ class InChromium(unittest.TestCase):
         for name, document in (("whole", made_document()), ("partial", partial), ("close", made_document([900, 1000, 1024, 1100, 9000]))):
             cls.pages[name] = pathlib.Path(cls.folder.name, f"{name}.html")
             cls.pages[name].write_text(shown(document)[3], encoding="utf-8")
+        cls.task = pathlib.Path(cls.folder.name, "task.html")
+        cls.task.write_text(shown(made_task())[3], encoding="utf-8")
         cls.browser = Browser().__enter__()
 
     @classmethod
@@ -228,6 +310,16 @@ class InChromium(unittest.TestCase):
                     if PICTURES:
                         self.browser.picture(pathlib.Path(PICTURES, f"{name}-{width}{'-dark' if dark else ''}{media and '-' + media}.png"))
         self.assertEqual(self.browser.errors, [])
+
+    def test_map(self):
+        for width, dark in ((1200, False), (1200, True), (400, False), (400, True)):
+            with self.subTest(width=width, dark=dark):
+                self.browser.show(f"file://{self.task}", width, dark, "")
+                self.assertEqual(self.browser.ask(MISPLACED), [])
+                self.assertLessEqual(self.browser.ask("document.documentElement.scrollWidth"), width)
+                self.assertGreaterEqual(min(self.browser.ask(ON_CELLS)), 4.5)
+                if PICTURES:
+                    self.browser.picture(pathlib.Path(PICTURES, f"task-{width}{'-dark' if dark else ''}.png"))
 
     def test_opens_at_once(self):
         self.assertLess(self.pages["whole"].stat().st_size, 2e6)

@@ -20,6 +20,7 @@ std::string spec(Bytes bytes);
 std::string options(Bytes bytes);
 std::string profile(Bytes bytes);
 std::string plan(Bytes bytes);
+std::string samples(Bytes bytes);
 
 inline std::string_view text_of(Bytes bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 

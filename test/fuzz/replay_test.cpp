@@ -25,7 +25,8 @@ struct Target {
 };
 [[maybe_unused]] void PrintTo(const Target& t, std::ostream* out) { *out << t.name; }  // found by gtest
 constexpr Target kTargets[] = {
-    {"spec", spec, 20000}, {"options", options, 10000}, {"profile", profile, 10000}, {"plan", plan, 8000}};
+    {"spec", spec, 20000}, {"options", options, 10000}, {"profile", profile, 10000}, {"plan", plan, 8000},
+    {"samples", samples, 10000}};
 
 std::vector<File> corpus_of(const char* target) {
   std::vector<std::filesystem::path> paths;
