@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """lacuna compare --task from outside: built-in tasks and files of samples, with a small model at small lengths.
 
-    test/e2e/cli_task_test.py LACUNA [MODELS]
+    test/e2e/cli_task_test.py LACUNA [MODELS [TEST...]]
 
 Without the small model or the plug-in, what needs them is skipped.
 """
@@ -28,6 +28,13 @@ TEXT = " ".join(f"The old {WORDS[i]} lies {i} miles from the {WORDS[i * 7 % 160]
 
 def lacuna(*arguments):
     return subprocess.run([LACUNA, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+
+
+def bytes_of_child(pid):
+    """What a process's child has written so far; 0 while there is none."""
+    for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        return int(pathlib.Path(f"/proc/{child}/io").read_text().split("wchar: ")[1].split()[0])
+    return 0
 
 
 class Refusals(unittest.TestCase):
@@ -71,7 +78,7 @@ class Tasks(unittest.TestCase):
     def compared(self, *arguments, code=0):
         """What ended, and the document."""
         report = self.folder / "report.json"
-        done = lacuna("compare", "-m", MODEL, "--json", report, *arguments)
+        done = lacuna("compare", "-m", MODEL, "-t", 1, "--json", report, *arguments)
         self.assertEqual(done.returncode, code, done.stderr)
         return done, json.loads(report.read_text())
 
@@ -165,11 +172,9 @@ class Tasks(unittest.TestCase):
     def test_interrupted(self):
         report = self.folder / "report.json"
         child = subprocess.Popen([LACUNA, "compare", "-m", MODEL, "--task", "passkey", "-f", self.text, "--samples", "200", "--lengths", "300,600",
-                                  "--json", report], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        running = pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children")
-        while child.poll() is None and not running.read_text().split():
+                                  "-t", "1", "--json", report], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        while child.poll() is None and bytes_of_child(child.pid) < 500:  # some of the samples
             time.sleep(0.05)
-        time.sleep(8)  # some of the samples
         os.killpg(child.pid, signal.SIGINT)
         out, err = child.communicate(timeout=120)
         self.assertEqual(child.returncode, 130, err)
@@ -183,4 +188,4 @@ class Tasks(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=sys.argv[:1], verbosity=2)
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=2)

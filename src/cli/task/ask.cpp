@@ -13,6 +13,7 @@
 #include "cli/plugin.h"
 #include "cli/prompt.h"
 #include "cli/run_outcome.h"
+#include "cli/task/held.h"
 #include "cli/task/prompts.h"
 #include "cli/verbs.h"
 
@@ -22,33 +23,6 @@ namespace {
 
 using namespace task;
 using Json = nlohmann::ordered_json;
-
-// What the context's cache holds.
-class Held {
- public:
-  explicit Held(llama_context* context) : memory_(llama_get_memory(context)) {
-    const llama_model* model = llama_get_model(context);
-    // Where layers forget what left their window, a shortened cache lacks what the shorter prompt would see.
-    can_cut_ = llama_model_n_swa(model) == 0 && !llama_model_is_recurrent(model) && !llama_model_is_hybrid(model);
-  }
-  // Makes it hold nothing but a beginning of `prompt`, which is about to be read, and says how many tokens of it. The
-  // last is never among them: its logits are wanted.
-  int keep_for(const std::vector<llama_token>& prompt) {
-    const std::size_t most = std::min(tokens_.size(), prompt.size() - 1);
-    std::size_t n = 0;
-    while (n < most && tokens_[n] == prompt[n]) ++n;
-    if (n == 0 || !can_cut_ || !llama_memory_seq_rm(memory_, 0, static_cast<llama_pos>(n), -1)) n = 0;
-    if (n == 0) llama_memory_clear(memory_, true);
-    tokens_ = prompt;
-    return static_cast<int>(n);
-  }
-  void forget() { tokens_.clear(); }
-
- private:
-  llama_memory_t memory_;
-  bool can_cut_;
-  std::vector<llama_token> tokens_;
-};
 
 class Asker {
  public:

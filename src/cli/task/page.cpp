@@ -137,7 +137,7 @@ std::string about(const Json& document) {
   if (task.at("paper").is_string()) out += fmt::format(" ({})", task["paper"].get<std::string>());
   out += fmt::format("; {} samples", task.at("samples").get<int>());
   if (document["lengths"].size() > 1) out += " of each length";
-  if (task.at("seed").is_number()) out += fmt::format(", seed {}", task["seed"].get<long long>());
+  if (task.at("seed").is_number()) out += fmt::format(", seed {}", task["seed"].get<unsigned long long>());
   return out;
 }
 

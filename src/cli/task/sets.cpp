@@ -37,6 +37,9 @@ bool add_set(const llama_model* model, const RunOptions& o, std::optional<long l
     const long long tokens = prompts.tokens_of(s);
     most = std::max(most, tokens);
     prompt = std::max(prompt, tokens - s.answer_tokens);
+    if (tokens > s.answer_tokens) continue;
+    error = fmt::format("sample {} has no tokens of this model", &s - samples.data() + 1);
+    return false;
   }
   t.options = o;
   t.options.predict = 0;  // `most` has the answers

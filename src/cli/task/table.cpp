@@ -86,10 +86,11 @@ std::string task_text(const Json& document) {
   const Json& task = document["task"];
   const Json& length = longest(document);
   const bool several = document["lengths"].size() > 1;
-  std::string out = paragraph(fmt::format("Task {}: {}. {} samples{}; agrees: words shared with dense's answer{}.",
-                                          task.at("name").get<std::string>(), task.at("summary").get<std::string>(),
-                                          task.at("samples").get<int>(), several ? " of each length" : "",
-                                          of_perplexity(document) ? ", or here, likeliest tokens" : ""),
+  std::string out = paragraph(fmt::format("Task {}: {}. {} samples{}; agrees: {}.", task.at("name").get<std::string>(),
+                                          task.at("summary").get<std::string>(), task.at("samples").get<int>(),
+                                          several ? " of each length" : "",
+                                          of_perplexity(document) ? "places where dense finds the same token likeliest"
+                                                                  : "words shared with dense's answer"),
                               "", 80);
   out += "\n";
   if (several) out += by_length(document) + fmt::format("At {} tokens:\n\n", length_words(tokens_of(length)));
