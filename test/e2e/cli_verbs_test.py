@@ -115,13 +115,13 @@ printf '%s\\n' "LACUNA=$LACUNA" "PLUGIN=$GGML_BACKEND_PATH" "$@"
     def test_everything_else_passes_through(self):
         theirs = ["-m", "model.gguf", "-md", "draft.gguf", "-c", "4096", "--host", "0.0.0.0", "-ot", "a b=CPU", ""]
         spec, plugin, rest = self.served(*theirs[:4], "--method", "streamingllm:sink=4", *theirs[4:], "--audit=off")
-        self.assertEqual(spec, "LACUNA=streamingllm:sink=4 audit=off precision=fast windowed=dense")
+        self.assertEqual(spec, "LACUNA=streamingllm:sink=4 audit=off precision=fast windowed=dense log=60s")
         self.assertTrue(plugin.endswith("/liblacuna-ggml.so"), plugin)
         self.assertEqual(rest, theirs)
 
     def test_behind_two_dashes_nothing_is_ours(self):
         spec, _, rest = self.served("--precision", "high", "--", "--method", "x", "--help")
-        self.assertEqual(spec, "LACUNA=dense audit=sample precision=high windowed=dense")
+        self.assertEqual(spec, "LACUNA=dense audit=sample precision=high windowed=dense log=60s")
         self.assertEqual(rest, ["--method", "x", "--help"])
 
     def test_stock_has_no_plugin(self):
