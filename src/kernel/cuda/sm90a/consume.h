@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// lacuna: pod
+// A consumer warpgroup: the online softmax of its 64 rows over the tile's stages of keys.
+//
+// Scores of stage j are started before the values of stage j - 1 are added, so that the tensor cores work while
+// the threads exponentiate. The weights stay in registers: the layout of a sum is that of a left operand. With
+// several groups a numbered barrier lets them start products in turn, one exponentiating while another multiplies
+// (FlashAttention-3, arXiv:2407.08608, sections 3.1 and 3.2).
+#pragma once
+
+#include <lacuna_wgmma.h>
+
+#include "kernel/cuda/sm90a/shared.h"
+#include "kernel/cuda/sm90a/softmax.h"
+
+namespace lacuna::kernel::cuda::sm90a {
+
+// Numbered barriers: 1 + group: that group's turn; 1 + kGroups + group: the group's threads among themselves.
+template <class S>
+struct Turns {
+  int mine, next;
+  __device__ __forceinline__ explicit Turns(int group) : mine(1 + group), next(1 + (group + 1) % S::kGroups) {
+    if (group == S::kGroups - 1) pass();  // group 0 begins
+  }
+  __device__ __forceinline__ void wait() {
+    if constexpr (S::kGroups > 1) named_sync(mine, 256);
+  }
+  __device__ __forceinline__ void pass() {
+    if constexpr (S::kGroups > 1) named_arrive(next, 256);
+  }
+};
+
+template <class S>
+class Consumer {
+  using T = typename S::Type;
+  static constexpr int kScores = S::kKeys / 2, kSums = S::kDv / 2;
+
+ public:
+  __device__ __forceinline__ Consumer(const Call& c, const Shared<S>& shared, int group, int thread)
+      : c_(c), x_(*shared.control), q_(shared_address(shared.q) + group * S::kPanelsK * kBoxBytes),
+        k_(shared_address(shared.k)), v_(shared_address(shared.v)), group_(group), thread_(thread) {}
+
+  __device__ __forceinline__ void run() {
+    Turns<S> turns(group_);
+    for (Turn<kRing> slot;; slot.next()) {
+      x_.slot_full[slot.index].wait(slot.parity);
+      const Slot tile = x_.slots[slot.index];
+      release(x_.slot_empty[slot.index]);
+      if (tile.tile < 0) break;
+      attend(rows_of<S>(c_, tile.tile, group_), tile.stages, turns);
+    }
+    free_queries();
+    if (thread_ == 0) wait_stores_read();
+  }
+
+ private:
+  // One arrival a warp, when all its threads are done.
+  __device__ __forceinline__ void release(Barrier& b) {
+    __syncwarp();
+    if (thread_ % 32 == 0) b.arrive();
+  }
+
+  __device__ __forceinline__ void start_scores(float (&s)[kScores], std::uint32_t q, std::uint32_t k) {
+#pragma unroll
+    for (int step = 0; step < S::kDk / 16; ++step) {
+      const int panel = step / 4, inside = step % 4 * 32;
+      Wgmma<S::kKeys, T>::scores(s, operand(q + panel * kBoxBytes + inside),
+                                 operand(k + panel * S::kHalves * kBoxBytes + inside), step > 0);
+    }
+    products_commit();
+  }
+  __device__ __forceinline__ void start_values(float (&o)[kSums], const std::uint32_t (&p)[kScores / 2], std::uint32_t v) {
+#pragma unroll
+    for (int step = 0; step < S::kKeys / 16; ++step)
+      Wgmma<S::kDv, T>::values(o, p + 4 * step, operand(v + step * 16 * 128, S::kHalves * kBoxBytes));
+    products_commit();
+  }
+
+  // The scores of a stage have come: gives its K back, and turns them into weights.
+  __device__ __forceinline__ void weigh(float (&s)[kScores], Softmax& soft, const Sight& sight) {
+    Box box[S::kHalves];
+    bool hides = false;
+#pragma unroll
+    for (int h = 0; h < S::kHalves; ++h) {
+      box[h] = x_.boxes[k_turn_.index][h];
+      hides = hides || box[h].bits >= 0 || box[h].key + kBox > sight.certain;
+    }
+    release(x_.k_empty[k_turn_.index]);
+    k_turn_.next();
+    if (hides) mask_scores<S::kHalves>(s, c_, sight, box, thread_ % 32);
+    soft.weigh(s, c_.scale_log2);
+  }
+
+  __device__ __forceinline__ void attend(const Rows& r, int stages, Turns<S>& turns) {
+    const int in_tile = thread_ / 32 * 16 + thread_ % 32 / 4;  // of the thread's first row
+    Sight sight;
+    sight.certain = max(0, min(c_.nk, r.row + c_.offset + 1));
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      sight.end[i] = min(c_.nk, r.row + in_tile + 8 * i + c_.offset + 1);
+      sight.row[i] = r.row % c_.block_q + in_tile + 8 * i;
+    }
+
+    float s[kScores], o[kSums];
+    std::uint32_t p[kScores / 2];
+    Softmax soft;
+    soft.clear();
+#pragma unroll
+    for (int i = 0; i < kSums; ++i) o[i] = 0;
+
+    const std::uint32_t q = q_ + q_turn_.index * S::kQBytes;
+    x_.q_full[q_turn_.index].wait(q_turn_.parity);
+    if (stages > 0) {
+      x_.k_full[k_turn_.index].wait(k_turn_.parity);
+      products_begin();
+      start_scores(s, q, k_ + k_turn_.index * S::kKBytes);
+      products_wait<0>();
+      pin(s);
+      weigh(s, soft, sight);
+      pack_weights(p, s);
+    }
+    free_queries();
+    for (int stage = 1; stage < stages; ++stage) {
+      x_.k_full[k_turn_.index].wait(k_turn_.parity);
+      turns.wait();
+      products_begin();
+      start_scores(s, q, k_ + k_turn_.index * S::kKBytes);
+      x_.v_full[v_turn_.index].wait(v_turn_.parity);
+      products_begin();
+      start_values(o, p, v_ + v_turn_.index * S::kVBytes);
+      turns.pass();
+      products_wait<1>();
+      pin(s);
+      weigh(s, soft, sight);
+      products_wait<0>();
+      pin(o);
+      release(x_.v_empty[v_turn_.index]);
+      v_turn_.next();
+      pack_weights(p, s);  // not before: the products were reading p
+#pragma unroll
+      for (int i = 0; i < kSums; ++i) o[i] *= soft.shrink[i / 2 % 2];
+    }
+    if (stages > 0) {
+      x_.v_full[v_turn_.index].wait(v_turn_.parity);
+      products_begin();
+      start_values(o, p, v_ + v_turn_.index * S::kVBytes);
+      products_wait<0>();
+      pin(o);
+      release(x_.v_empty[v_turn_.index]);
+      v_turn_.next();
+    }
+    soft.finish();
+    store(o, soft, r, q, in_tile);
+  }
+
+  static __device__ __forceinline__ void pack_weights(std::uint32_t (&p)[kScores / 2], const float (&s)[kScores]) {
+#pragma unroll
+    for (int i = 0; i < kScores / 2; ++i) p[i] = pack<T>(s[2 * i], s[2 * i + 1]);
+  }
+
+  // out goes through the group's part of Q, which nobody reads any more, and leaves by TMA, which knows where the
+  // tensor ends.
+  __device__ __forceinline__ void store(const float (&o)[kSums], const Softmax& soft, const Rows& r, std::uint32_t q,
+                                        int in_tile) {
+    const int lane = thread_ % 32, among = 1 + S::kGroups + group_;
+    float inverse[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) inverse[i] = soft.l[i] == 0 ? 0.0f : 1.0f / soft.l[i];
+    named_sync(among, 128);  // all four warps are done with Q
+    const int row = thread_ / 32 * 16 + lane % 16;
+#pragma unroll
+    for (int step = 0; step < S::kDv / 16; ++step) {
+      const int piece = step % 4 * 2 + lane / 16;  // of 8 columns
+      store_matrices(q + step / 4 * kBoxBytes + row * 128 + (piece ^ row % 8) * 16,
+                     pack<T>(o[8 * step] * inverse[0], o[8 * step + 1] * inverse[0]),
+                     pack<T>(o[8 * step + 2] * inverse[1], o[8 * step + 3] * inverse[1]),
+                     pack<T>(o[8 * step + 4] * inverse[0], o[8 * step + 5] * inverse[0]),
+                     pack<T>(o[8 * step + 6] * inverse[1], o[8 * step + 7] * inverse[1]));
+    }
+    fence_async();
+    named_sync(among, 128);
+    if (thread_ == 0) {
+      for (int panel = 0; panel < S::kPanelsV; ++panel)
+        store_box(c_.out, q + panel * kBoxBytes, panel * kBox, r.row, r.head, r.batch);
+      commit_stores();
+    }
+    stored_ = q_turn_.index;
+    q_turn_.next();
+    if constexpr (S::kQBuffers == 1) free_queries();
+    if (c_.lse && lane % 4 == 0) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        if (const int at = r.row + in_tile + 8 * i; at < c_.nq)
+          c_.lse[(static_cast<std::int64_t>(r.batch) * c_.hq + r.head) * c_.nq + at] =
+              soft.l[i] == 0 ? minus_infinity() : soft.m[i] * c_.scale_log2 * 0.693147181f + logf(soft.l[i]);
+    }
+  }
+
+  // Gives the buffer that the last out was stored from back, when it has been read: with two buffers a tile later,
+  // so that nobody waits.
+  __device__ __forceinline__ void free_queries() {
+    if (stored_ >= 0 && thread_ == 0) {
+      wait_stores_read();
+      x_.q_empty[stored_].arrive();
+    }
+    stored_ = -1;
+  }
+
+  const Call& c_;
+  Control<S>& x_;
+  const std::uint32_t q_, k_, v_;
+  const int group_, thread_;
+  Turn<S::kQBuffers> q_turn_;
+  Turn<S::kStages> k_turn_, v_turn_;
+  int stored_ = -1;  // the Q buffer whose store has not been seen to end
+};
+
+}  // namespace lacuna::kernel::cuda::sm90a
