@@ -89,7 +89,7 @@ def block_lists(hq, hkv, n, dk, dv, density):
     diagonal = torch.arange(n // BLOCK, dtype=torch.int32, device="cuda").view(1, 1, -1, 1)
     full = torch.from_numpy(keep).cuda() & ~torch.eye(n // BLOCK, dtype=torch.bool, device="cuda")
     count = full.sum(-1, dtype=torch.int32).unsqueeze(0)
-    order = full.to(torch.int8).argsort(-1, descending=True, stable=True).to(torch.int32).unsqueeze(0)
+    order = torch.sort(full.to(torch.int8), dim=-1, descending=True, stable=True).indices.to(torch.int32).unsqueeze(0)
     one = torch.ones_like(count)
     index = diagonal.expand(1, hq, -1, n // BLOCK).contiguous()
     mask = BlockMask.from_kv_blocks(one, index, count, order.contiguous(), BLOCK_SIZE=BLOCK, mask_mod=causal_pair,

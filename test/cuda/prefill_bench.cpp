@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna-cuda-bench: how fast the prefill kernel is. Each case is checked first, on sampled rows against double
 // precision; then it runs for a third of a second to warm the card up and a quarter more for the median.
-//   lacuna-cuda-bench [--quick] [FILE.json]
+//   lacuna-cuda-bench [--quick] [--only TEXT] [FILE.json]      --only: cases that have TEXT in their name
 // TFLOP/s count what the call asks for: 2 (dk + dv) operations a pair; of a causal triangle its half, of listed
 // blocks every pair, those on the diagonal too (bench/peers/gpu_attention.py counts alike and has the same lists).
 #include <cuda_runtime.h>
@@ -205,10 +205,11 @@ nlohmann::json measure(const Case& c, bool quick) {
   return result;
 }
 
-int run(bool quick, const char* file) {
+int run(bool quick, const char* only, const char* file) {
   auto all = nlohmann::json::array();
   bool right = true;
   for (const Case& c : kCases) {
+    if (!std::strstr(c.name, only)) continue;
     const auto r = measure(c, quick);
     all.push_back(r);
     if (r.contains("refused")) {
@@ -238,6 +239,12 @@ int run(bool quick, const char* file) {
 }  // namespace lacuna
 
 int main(int argc, char** argv) {
-  const bool quick = argc > 1 && !std::strcmp(argv[1], "--quick");
-  return lacuna::run(quick, argc > 1 + quick ? argv[1 + quick] : nullptr);
+  bool quick = false;
+  const char *only = "", *file = nullptr;
+  for (int i = 1; i < argc; ++i) {
+    if (!std::strcmp(argv[i], "--quick")) quick = true;
+    else if (!std::strcmp(argv[i], "--only") && i + 1 < argc) only = argv[++i];
+    else file = argv[i];
+  }
+  return lacuna::run(quick, only, file);
 }

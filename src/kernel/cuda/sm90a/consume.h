@@ -3,9 +3,9 @@
 // A consumer warpgroup: the online softmax of its 64 rows over the tile's stages of keys.
 //
 // Scores of stage j are started before the values of stage j - 1 are added, so that the tensor cores work while
-// the threads exponentiate. The weights stay in registers: the layout of a sum is that of a left operand. With
-// several groups a numbered barrier lets them start products in turn, one exponentiating while another multiplies
-// (FlashAttention-3, arXiv:2407.08608, sections 3.1 and 3.2).
+// the threads exponentiate; where a tile ends, the two belong to different tiles. The weights stay in registers: the
+// layout of a sum is that of a left operand. With several groups a numbered barrier lets them start products in turn,
+// one exponentiating while another multiplies (FlashAttention-3, arXiv:2407.08608, sections 3.1 and 3.2).
 #pragma once
 
 #include <lacuna_wgmma.h>
@@ -35,21 +35,87 @@ class Consumer {
   using T = typename S::Type;
   static constexpr int kScores = S::kKeys / 2, kSums = S::kDv / 2;
 
+  // The group's rows of a tile, and the buffer of Q they came in.
+  struct Tile {
+    Rows rows;
+    int buffer;
+  };
+
  public:
   __device__ __forceinline__ Consumer(const Call& c, const Shared<S>& shared, int group, int thread)
       : c_(c), x_(*shared.control), q_(shared_address(shared.q) + group * S::kPanelsK * kBoxBytes),
-        k_(shared_address(shared.k)), v_(shared_address(shared.v)), group_(group), thread_(thread) {}
+        k_(shared_address(shared.k)), v_(shared_address(shared.v)), group_(group), thread_(thread), turns_(group) {}
 
   __device__ __forceinline__ void run() {
-    Turns<S> turns(group_);
+    float s[kScores], o[kSums];
+    std::uint32_t p[kScores / 2];
+    Softmax soft;
+    Tile before{};      // a tile that was walked, but for the values of its last stage,
+    bool open = false;  // if there is one
     for (Turn<kRing> slot;; slot.next()) {
       x_.slot_full[slot.index].wait(slot.parity);
-      const Slot tile = x_.slots[slot.index];
+      const int number = x_.slots[slot.index].tile, stages = x_.slots[slot.index].stages;
       release(x_.slot_empty[slot.index]);
-      if (tile.tile < 0) break;
-      attend(rows_of<S>(c_, tile.tile, group_), tile.stages, turns);
+      if (open && (stages == 0 || S::kQBuffers == 1)) {
+        add_last_values(o, p);
+        store(o, soft, before);
+        open = false;
+      }
+      if (number < 0) break;
+      free_queries();
+      const Tile tile{rows_of<S>(c_, number, group_), q_turn_.index};
+      x_.q_full[q_turn_.index].wait(q_turn_.parity);
+      q_turn_.next();
+      if (stages == 0) {
+        soft.clear();
+        clear(o);
+        store(o, soft, tile);
+        continue;
+      }
+      const std::uint32_t q = q_ + tile.buffer * S::kQBytes;
+      if (!open) {
+        x_.k_full[k_turn_.index].wait(k_turn_.parity);
+        products_begin();
+        start_scores(s, q);
+        products_wait<0>();
+        pin(s);
+        soft.clear();
+        weigh(s, soft, tile.rows.row);
+        pack_weights(p, s);
+        clear(o);
+      }
+      for (int stage = open ? 0 : 1; stage < stages; ++stage) {
+        const bool joins = S::kQBuffers > 1 && stage == 0;  // the last values of the tile before
+        x_.k_full[k_turn_.index].wait(k_turn_.parity);
+        turns_.wait();
+        products_begin();
+        start_scores(s, q);
+        x_.v_full[v_turn_.index].wait(v_turn_.parity);
+        products_begin();
+        start_values(o, p);
+        turns_.pass();
+        products_wait<1>();
+        pin(s);
+        const Softmax done = soft;
+        if (joins) soft.clear();
+        weigh(s, soft, tile.rows.row);
+        soft.finish_before_what_follows();
+        if (S::kQBuffers > 1 && !joins) free_queries();
+        products_wait<0>();
+        pin(o);
+        release_values();
+        pack_weights(p, s);  // not before: the products were reading p
+        if (joins) {
+          store(o, done, before);
+          clear(o);
+        } else {
+#pragma unroll
+          for (int i = 0; i < kSums; ++i) o[i] *= soft.shrink[i / 2 % 2];
+        }
+      }
+      before = tile;
+      open = true;
     }
-    free_queries();
     if (thread_ == 0) wait_stores_read();
   }
 
@@ -59,8 +125,15 @@ class Consumer {
     __syncwarp();
     if (thread_ % 32 == 0) b.arrive();
   }
+  __device__ __forceinline__ void release_values() {
+    release(x_.v_empty[v_turn_.index]);
+    v_turn_.next();
+  }
 
-  __device__ __forceinline__ void start_scores(float (&s)[kScores], std::uint32_t q, std::uint32_t k) {
+  // Products with the stage of K, or of V, whose turn it is.
+  __device__ __forceinline__ void start_scores(float (&s)[kScores], std::uint32_t q) {
+    const std::uint32_t k = k_ + k_turn_.index * S::kKBytes;
+    asm volatile("" : "+r"(q));  // or every operand of Q stays in registers through the loop over stages
 #pragma unroll
     for (int step = 0; step < S::kDk / 16; ++step) {
       const int panel = step / 4, inside = step % 4 * 32;
@@ -69,100 +142,54 @@ class Consumer {
     }
     products_commit();
   }
-  __device__ __forceinline__ void start_values(float (&o)[kSums], const std::uint32_t (&p)[kScores / 2], std::uint32_t v) {
+  __device__ __forceinline__ void start_values(float (&o)[kSums], const std::uint32_t (&p)[kScores / 2]) {
+    const std::uint32_t v = v_ + v_turn_.index * S::kVBytes;
 #pragma unroll
     for (int step = 0; step < S::kKeys / 16; ++step)
       Wgmma<S::kDv, T>::values(o, p + 4 * step, operand(v + step * 16 * 128, S::kHalves * kBoxBytes));
     products_commit();
   }
+  __device__ __forceinline__ void add_last_values(float (&o)[kSums], const std::uint32_t (&p)[kScores / 2]) {
+    x_.v_full[v_turn_.index].wait(v_turn_.parity);
+    products_begin();
+    start_values(o, p);
+    products_wait<0>();
+    pin(o);
+    release_values();
+  }
 
   // The scores of a stage have come: gives its K back, and turns them into weights.
-  __device__ __forceinline__ void weigh(float (&s)[kScores], Softmax& soft, const Sight& sight) {
+  __device__ __forceinline__ void weigh(float (&s)[kScores], Softmax& soft, int row) {
     Box box[S::kHalves];
     bool hides = false;
 #pragma unroll
     for (int h = 0; h < S::kHalves; ++h) {
       box[h] = x_.boxes[k_turn_.index][h];
-      hides = hides || box[h].bits >= 0 || box[h].key + kBox > sight.certain;
+      hides = hides || box[h].bits >= 0 || box[h].key + kBox > certain_end(c_, row);
     }
     release(x_.k_empty[k_turn_.index]);
     k_turn_.next();
-    if (hides) mask_scores<S::kHalves>(s, c_, sight, box, thread_ % 32);
+    if (hides) mask_scores<S::kHalves>(s, c_, row + first_row(), box, thread_ % 32);
     soft.weigh(s, c_.scale_log2);
   }
-
-  __device__ __forceinline__ void attend(const Rows& r, int stages, Turns<S>& turns) {
-    const int in_tile = thread_ / 32 * 16 + thread_ % 32 / 4;  // of the thread's first row
-    Sight sight;
-    sight.certain = max(0, min(c_.nk, r.row + c_.offset + 1));
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      sight.end[i] = min(c_.nk, r.row + in_tile + 8 * i + c_.offset + 1);
-      sight.row[i] = r.row % c_.block_q + in_tile + 8 * i;
-    }
-
-    float s[kScores], o[kSums];
-    std::uint32_t p[kScores / 2];
-    Softmax soft;
-    soft.clear();
-#pragma unroll
-    for (int i = 0; i < kSums; ++i) o[i] = 0;
-
-    const std::uint32_t q = q_ + q_turn_.index * S::kQBytes;
-    x_.q_full[q_turn_.index].wait(q_turn_.parity);
-    if (stages > 0) {
-      x_.k_full[k_turn_.index].wait(k_turn_.parity);
-      products_begin();
-      start_scores(s, q, k_ + k_turn_.index * S::kKBytes);
-      products_wait<0>();
-      pin(s);
-      weigh(s, soft, sight);
-      pack_weights(p, s);
-    }
-    free_queries();
-    for (int stage = 1; stage < stages; ++stage) {
-      x_.k_full[k_turn_.index].wait(k_turn_.parity);
-      turns.wait();
-      products_begin();
-      start_scores(s, q, k_ + k_turn_.index * S::kKBytes);
-      x_.v_full[v_turn_.index].wait(v_turn_.parity);
-      products_begin();
-      start_values(o, p, v_ + v_turn_.index * S::kVBytes);
-      turns.pass();
-      products_wait<1>();
-      pin(s);
-      weigh(s, soft, sight);
-      products_wait<0>();
-      pin(o);
-      release(x_.v_empty[v_turn_.index]);
-      v_turn_.next();
-      pack_weights(p, s);  // not before: the products were reading p
-#pragma unroll
-      for (int i = 0; i < kSums; ++i) o[i] *= soft.shrink[i / 2 % 2];
-    }
-    if (stages > 0) {
-      x_.v_full[v_turn_.index].wait(v_turn_.parity);
-      products_begin();
-      start_values(o, p, v_ + v_turn_.index * S::kVBytes);
-      products_wait<0>();
-      pin(o);
-      release(x_.v_empty[v_turn_.index]);
-      v_turn_.next();
-    }
-    soft.finish();
-    store(o, soft, r, q, in_tile);
-  }
-
   static __device__ __forceinline__ void pack_weights(std::uint32_t (&p)[kScores / 2], const float (&s)[kScores]) {
 #pragma unroll
     for (int i = 0; i < kScores / 2; ++i) p[i] = pack<T>(s[2 * i], s[2 * i + 1]);
   }
+  static __device__ __forceinline__ void clear(float (&o)[kSums]) {
+#pragma unroll
+    for (int i = 0; i < kSums; ++i) o[i] = 0;
+  }
+
+  __device__ __forceinline__ int first_row() const { return thread_ / 32 * 16 + thread_ % 32 / 4; }  // of the 64
 
   // out goes through the group's part of Q, which nobody reads any more, and leaves by TMA, which knows where the
   // tensor ends.
-  __device__ __forceinline__ void store(const float (&o)[kSums], const Softmax& soft, const Rows& r, std::uint32_t q,
-                                        int in_tile) {
+  __device__ __forceinline__ void store(const float (&o)[kSums], Softmax soft, const Tile& tile) {
     const int lane = thread_ % 32, among = 1 + S::kGroups + group_;
+    const std::uint32_t q = q_ + tile.buffer * S::kQBytes;
+    const Rows& r = tile.rows;
+    soft.finish();
     float inverse[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) inverse[i] = soft.l[i] == 0 ? 0.0f : 1.0f / soft.l[i];
@@ -184,20 +211,18 @@ class Consumer {
         store_box(c_.out, q + panel * kBoxBytes, panel * kBox, r.row, r.head, r.batch);
       commit_stores();
     }
-    stored_ = q_turn_.index;
-    q_turn_.next();
-    if constexpr (S::kQBuffers == 1) free_queries();
+    stored_ = tile.buffer;
     if (c_.lse && lane % 4 == 0) {
 #pragma unroll
       for (int i = 0; i < 2; ++i)
-        if (const int at = r.row + in_tile + 8 * i; at < c_.nq)
+        if (const int at = r.row + first_row() + 8 * i; at < c_.nq)
           c_.lse[(static_cast<std::int64_t>(r.batch) * c_.hq + r.head) * c_.nq + at] =
               soft.l[i] == 0 ? minus_infinity() : soft.m[i] * c_.scale_log2 * 0.693147181f + logf(soft.l[i]);
     }
   }
 
-  // Gives the buffer that the last out was stored from back, when it has been read: with two buffers a tile later,
-  // so that nobody waits.
+  // Gives the buffer that the last out was stored from back, when it has been read: a stage later, so that nobody
+  // waits.
   __device__ __forceinline__ void free_queries() {
     if (stored_ >= 0 && thread_ == 0) {
       wait_stores_read();
@@ -210,6 +235,7 @@ class Consumer {
   Control<S>& x_;
   const std::uint32_t q_, k_, v_;
   const int group_, thread_;
+  Turns<S> turns_;
   Turn<S::kQBuffers> q_turn_;
   Turn<S::kStages> k_turn_, v_turn_;
   int stored_ = -1;  // the Q buffer whose store has not been seen to end

@@ -28,7 +28,7 @@ template <class S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocksPerSm) prefill_tiles(const __grid_constant__ Call c) {
   extern __shared__ unsigned char memory[];
   const Shared<S> shared = Shared<S>::at(memory);
-  const int warpgroup = static_cast<int>(threadIdx.x) / 128;
+  const int warpgroup = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / 128, 0);  // uniform, for ptxas too
   if (threadIdx.x == 0) shared.control->init();
   __syncthreads();
   if (warpgroup == 0) {

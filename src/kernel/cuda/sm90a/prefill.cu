@@ -54,7 +54,13 @@ bool strided(const Tensor4& t, int batch, int heads, int rows) {
 // Nothing to read: no keys, so that K and V may be null.
 bool keyless(const Prefill& a) { return a.nk == 0; }
 
-Call call_of(const Prefill& a, const Instance& form) {
+// KV heads whose keys and values fit in two thirds of the L2 cache; at least one.
+std::int64_t heads_in_cache(const Prefill& a, int cache_bytes) {
+  const std::int64_t bytes = std::int64_t{std::max(a.nk, 1)} * (a.dk + a.dv) * 2;
+  return std::max<std::int64_t>(1, std::int64_t{cache_bytes} * 2 / 3 / bytes);
+}
+
+Call call_of(const Prefill& a, const Instance& form, int cache_bytes) {
   Call c{};
   c.lse = a.lse;
   c.hq = a.hq;
@@ -68,6 +74,8 @@ Call call_of(const Prefill& a, const Instance& form) {
   c.row_tiles = (a.nq + rows - 1) / rows;
   c.head_tiles = a.batch * a.hq / (c.paired ? form.groups : 1);
   c.tiles = c.row_tiles * c.head_tiles;
+  c.section = static_cast<std::int32_t>(
+      std::min<std::int64_t>(c.head_tiles, heads_in_cache(a, cache_bytes) * c.group / (c.paired ? form.groups : 1)));
   c.row_ptr = keyless(a) ? nullptr : a.lists.row_ptr;
   c.columns = a.lists.columns;
   c.bits = a.lists.bits;
@@ -109,11 +117,12 @@ const char* prefill_why_not(const Prefill& a) {
 
 const char* prefill(const Prefill& a, void* stream) {
   const Instance& form = *choose(a);
-  Call c = call_of(a, form);
-  if (!encode_all(c, a)) return "the driver refuses the tensors' shape or strides, or is older than CUDA 12.0";
-  int device = 0, processors = 0;
+  int device = 0, processors = 0, cache_bytes = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, device);
+  Call c = call_of(a, form, cache_bytes);
+  if (!encode_all(c, a)) return "the driver refuses the tensors' shape or strides, or is older than CUDA 12.0";
   if (error == cudaSuccess)
     error = cudaFuncSetAttribute(form.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, form.shared_bytes);
   if (error == cudaSuccess) {

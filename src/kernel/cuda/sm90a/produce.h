@@ -8,8 +8,6 @@
 
 namespace lacuna::kernel::cuda::sm90a {
 
-constexpr unsigned kAllLanes = 0xffffffffu;
-
 // One stage of K or V: lane half * kPanels + panel loads a panel of its half's box.
 template <class S, int kPanels>
 __device__ __forceinline__ void load_stage(unsigned char* to, const CUtensorMap& map, Barrier& full, const Box& box,

@@ -11,6 +11,8 @@
 
 namespace lacuna::kernel::cuda::sm90a {
 
+constexpr unsigned kAllLanes = 0xffffffffu;
+
 __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }

@@ -24,7 +24,7 @@ struct Shape {
   static constexpr int kPanelsK = (kDk + kBox - 1) / kBox, kPanelsV = (kDv + kBox - 1) / kBox;
   // One group has thread blocks of half an SM each, so that two still overlap; 256 channels leave no room for that.
   static constexpr int kBlocksPerSm = kGroups == 1 && kDk <= 192 ? 2 : 1;
-  static constexpr int kHalves = kGroups == 1 || kDk > 192 ? 1 : 2;  // boxes of keys in a stage
+  static constexpr int kHalves = kDk > 192 ? 1 : 2;  // boxes of keys in a stage
   static constexpr int kKeys = kBox * kHalves;
 
   static constexpr int kQBytes = kGroups * kPanelsK * kBoxBytes;  // out is staged there as well
@@ -36,7 +36,7 @@ struct Shape {
   static constexpr int kStages = kFit < 4 ? kFit : 4;
   static constexpr int kTensorBytes = kQBuffers * kQBytes + kStages * (kKBytes + kVBytes);
   static constexpr int kSharedBytes = kTensorBytes + kSpare;
-  static_assert(kStages >= 2 && kDv <= kDk && kDk % 16 == 0 && kDv % 16 == 0);
+  static_assert(kStages >= 1 && kDv <= kDk && kDk % 16 == 0 && kDv % 16 == 0);
 
   // Registers of a thread. All start with their share of the multiprocessor's 64 K; then producers pass some on,
   // except where the share is all that a thread can have.

@@ -16,30 +16,26 @@ namespace lacuna::kernel::cuda::sm90a {
 
 __device__ __forceinline__ float minus_infinity() { return __int_as_float(static_cast<int>(0xff800000u)); }
 
-// What is visible to the thread's two rows.
-struct Sight {
-  std::int32_t end[2];    // keys below
-  std::int32_t certain;   // keys below are visible to every row of the warpgroup
-  std::int32_t row[2];    // of the block that a mask in words has
-};
+// The first key that not every row from `row` on sees.
+__device__ __forceinline__ int certain_end(const Call& c, int row) { return max(0, min(c.nk, row + c.offset + 1)); }
 
-// Hides what a row does not see of the stage's boxes. Scores [4 g ...] are of box g / 8.
+// Hides what the thread's rows, `row` and row + 8, do not see of the stage's boxes. Scores [32 h ...] are of box h.
 template <int kHalves>
-__device__ __forceinline__ void mask_scores(float (&s)[kHalves * 32], const Call& c, const Sight& sight, const Box (&box)[kHalves],
+__device__ __forceinline__ void mask_scores(float (&s)[kHalves * 32], const Call& c, int row, const Box (&box)[kHalves],
                                             int lane) {
   const int column = 2 * (lane % 4);
 #pragma unroll
   for (int h = 0; h < kHalves; ++h) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int end = sight.end[i] - box[h].key - column;
+      const int end = min(c.nk, row + 8 * i + c.offset + 1) - box[h].key - column;
 #pragma unroll
       for (int g = 0; g < 8; ++g)
 #pragma unroll
         for (int e = 0; e < 2; ++e)
           if (8 * g + e >= end) s[32 * h + 4 * g + 2 * i + e] = minus_infinity();
-      if (box[h].bits < 0) continue;
-      uint2 word = __ldg(c.words + box[h].bits + sight.row[i] * c.boxes_per_block);
+      uint2 word{~0u, ~0u};
+      if (box[h].bits >= 0) word = __ldg(c.words + box[h].bits + (row + 8 * i & c.block_q - 1) * c.boxes_per_block);
       word.x >>= column;
       word.y >>= column;
 #pragma unroll
@@ -71,8 +67,8 @@ struct Softmax {
       float top = m[i];
 #pragma unroll
       for (int g = 0; g < N / 4; ++g) top = fmaxf(top, fmaxf(s[4 * g + 2 * i], s[4 * g + 2 * i + 1]));
-      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+      top = fmaxf(top, __shfl_xor_sync(kAllLanes, top, 1));
+      top = fmaxf(top, __shfl_xor_sync(kAllLanes, top, 2));
       const float base = top == minus_infinity() ? 0.0f : top * scale_log2;  // a row that sees nothing yet: weights 0
       shrink[i] = exp2_fast(fmaf(m[i], scale_log2, -base));
       m[i] = top;
@@ -89,12 +85,18 @@ struct Softmax {
     }
   }
 
+  // ptxas would take the next wait for products to before the exponentials, which must run beside those: it moves
+  // waits up to the last branch. So here is one, that needs all weights.
+  __device__ __forceinline__ void finish_before_what_follows() const {
+    if (l[0] + l[1] < 0) __trap();  // sums of weights are not
+  }
+
   // The sum of the row from its four threads.
   __device__ __forceinline__ void finish() {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      l[i] += __shfl_xor_sync(0xffffffffu, l[i], 1);
-      l[i] += __shfl_xor_sync(0xffffffffu, l[i], 2);
+      l[i] += __shfl_xor_sync(kAllLanes, l[i], 1);
+      l[i] += __shfl_xor_sync(kAllLanes, l[i], 2);
     }
   }
 };

@@ -3,9 +3,9 @@
 // What the thread blocks of a launch share: the call in the kernel's terms, and how it is cut into tiles.
 //
 // A tile is the rows of one thread block at a time: either kRows rows of a head, or (paired) 64 rows of as many
-// neighbouring heads as there are consumer warpgroups, which must share their list. Tiles are numbered from the
-// last rows to the first, heads innermost: causal tiles come longest first, and the heads that share keys run
-// side by side. Keys are named by boxes of 64.
+// neighbouring heads as there are consumer warpgroups, which must share their list. Tiles are numbered by sections of
+// heads whose keys and values stay in the L2 cache together, in a section from the last rows to the first, heads
+// innermost: causal tiles come longest first, and heads that share keys run side by side. Keys are named by boxes of 64.
 #pragma once
 
 #include <cuda.h>
@@ -25,6 +25,7 @@ struct Call {
   std::int32_t offset;             // causal: row i sees keys up to i + offset; else offset = nk, so all of them
   float scale_log2;
   std::int32_t paired, row_tiles, head_tiles, tiles;
+  std::int32_t section;            // head tiles of a section
   // Lists; row_ptr null: none.
   const std::int32_t *row_ptr, *columns, *bits;
   const uint2* words;              // a row of 64 keys each
@@ -39,7 +40,9 @@ struct Rows {
 };
 template <class S>
 __device__ __forceinline__ Rows rows_of(const Call& c, int tile, int group) {
-  const int down = tile / c.head_tiles, at = tile - down * c.head_tiles;
+  const int whole = c.row_tiles * c.section, section = tile / whole, in_section = tile - section * whole;
+  const int heads = min(c.section, c.head_tiles - section * c.section);
+  const int down = in_section / heads, at = section * c.section + in_section % heads;
   const int first = (c.row_tiles - 1 - down) * (c.paired ? kBox : S::kRows);
   const int head = c.paired ? at * S::kGroups + group : at;
   return {head / c.hq, head % c.hq, c.paired ? first : first + group * kBox};
