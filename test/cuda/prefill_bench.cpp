@@ -33,7 +33,7 @@ using test::must;
 struct Case {
   const char* name;
   int hq, hkv, n, dk, dv;
-  double density = 1;              // below 1: lists, random and the diagonal
+  double density = 1;                                // below 1: lists, random and the diagonal
   int block_q = 128, block_k = 128, list_heads = 0;  // 0: a list for every query head
   bool causal = true;
 };
@@ -100,12 +100,14 @@ struct Lists {
 };
 
 // Largest relative distance of sampled rows from double precision.
-double check(const Case& c, const Prefill& a, const DeviceArray<std::uint16_t>& q,
-             const DeviceArray<std::uint16_t>& k, const DeviceArray<std::uint16_t>& v, const DeviceArray<std::uint16_t>& out) {
+double check(const Case& c, const Prefill& a, const DeviceArray<std::uint16_t>& q, const DeviceArray<std::uint16_t>& k,
+             const DeviceArray<std::uint16_t>& v, const DeviceArray<std::uint16_t>& out) {
   double worst = 0;
   for (int sample = 0; sample < 6; ++sample) {
-    const int h = sample * 7 % c.hq, i = sample == 0 ? c.n - 1 : static_cast<int>(mix(static_cast<std::uint32_t>(sample)) % c.n);
-    const std::size_t row = static_cast<std::size_t>(h) * c.n + i, first = static_cast<std::size_t>(h / (c.hq / c.hkv)) * c.n;
+    const int h = sample * 7 % c.hq,
+              i = sample == 0 ? c.n - 1 : static_cast<int>(mix(static_cast<std::uint32_t>(sample)) % c.n);
+    const std::size_t row = static_cast<std::size_t>(h) * c.n + i,
+                      first = static_cast<std::size_t>(h / (c.hq / c.hkv)) * c.n;
     const auto query = q.get(row * c.dk, c.dk), keys = k.get(first * c.dk, static_cast<std::size_t>(c.n) * c.dk),
                values = v.get(first * c.dv, static_cast<std::size_t>(c.n) * c.dv), got = out.get(row * c.dv, c.dv);
     std::vector<double> p(c.n, -INFINITY), want(c.dv);
@@ -201,7 +203,8 @@ nlohmann::json measure(const Case& c, bool quick) {
   const double pairs = c.density < 1 ? lists.pairs : static_cast<double>(c.hq) * c.n * c.n * (c.causal ? 0.5 : 1);
   result["ms"] = ms;
   result["tflops"] = 2.0 * (c.dk + c.dv) * pairs / ms / 1e9;
-  result["blocks_per_row"] = lists.row_ptr.empty() ? 0.0 : static_cast<double>(lists.columns.size()) / lists.row_ptr.size();
+  result["blocks_per_row"] =
+      lists.row_ptr.empty() ? 0.0 : static_cast<double>(lists.columns.size()) / lists.row_ptr.size();
   return result;
 }
 
@@ -219,8 +222,8 @@ int run(bool quick, const char* only, const char* file) {
     const double error = r["error"];
     const bool fine = error < 1e-2;  // NaN is not
     right = right && fine;
-    fmt::print("{:<40} {:8.3f} ms {:5.0f} TFLOP/s  error {:.1e}{}\n", c.name, r["ms"].get<double>(), r["tflops"].get<double>(),
-               error, fine ? "" : "  WRONG");
+    fmt::print("{:<40} {:8.3f} ms {:5.0f} TFLOP/s  error {:.1e}{}\n", c.name, r["ms"].get<double>(),
+               r["tflops"].get<double>(), error, fine ? "" : "  WRONG");
     std::fflush(stdout);
   }
   if (file) {
@@ -242,9 +245,12 @@ int main(int argc, char** argv) {
   bool quick = false;
   const char *only = "", *file = nullptr;
   for (int i = 1; i < argc; ++i) {
-    if (!std::strcmp(argv[i], "--quick")) quick = true;
-    else if (!std::strcmp(argv[i], "--only") && i + 1 < argc) only = argv[++i];
-    else file = argv[i];
+    if (!std::strcmp(argv[i], "--quick"))
+      quick = true;
+    else if (!std::strcmp(argv[i], "--only") && i + 1 < argc)
+      only = argv[++i];
+    else
+      file = argv[i];
   }
   return lacuna::run(quick, only, file);
 }

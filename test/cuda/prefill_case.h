@@ -38,7 +38,8 @@ struct PrefillSpec {
     static constexpr const char* kCover[] = {"dense", "random", "partial", "empty_rows", "nothing"};
     static constexpr const char* kShare[] = {"all", "kv_head", "head"};
     return fmt::format(
-        "prefill {} b={} hq={} hkv={} nq={} nk={} dk={} dv={} blocks={}x{} causal={} token_major={} lse={} of_sequences={} "
+        "prefill {} b={} hq={} hkv={} nq={} nk={} dk={} dv={} blocks={}x{} causal={} token_major={} lse={} "
+        "of_sequences={} "
         "cover={} share={} density={} spread={} seed={}",
         name_of(dtype), batch, hq, hkv, nq, nk, dk, dv, block_q, block_k, causal, token_major, lse, lists_of_sequences,
         kCover[static_cast<int>(cover)], kShare[static_cast<int>(share)], density, spread, seed);
@@ -121,7 +122,8 @@ class PrefillCase {
           row_ptr.push_back(static_cast<std::int32_t>(runs.size()));
         }
         for (int i = 0; i < s.nq; ++i)
-          for (int d = 0; d < s.dk; ++d) queries[static_cast<std::size_t>(i) * s.dk + d] = number(q.data[q.at(b, h, i, d)]);
+          for (int d = 0; d < s.dk; ++d)
+            queries[static_cast<std::size_t>(i) * s.dk + d] = number(q.data[q.at(b, h, i, d)]);
         op::Attend::Args a;
         a.hq = a.hkv = 1;
         a.dk = s.dk, a.dv = s.dv, a.n_rows = s.nq, a.n_cells = s.nk;

@@ -33,19 +33,29 @@ using test::Share;
 class DeviceCase {
  public:
   explicit DeviceCase(const PrefillCase& c)
-      : q_(c.q.data), k_(c.k.data), v_(c.v.data), row_ptr_(c.row_ptr), columns_(c.columns), bits_(c.bits), words_(c.words),
-        out_(layout(c).data), lse_(static_cast<std::size_t>(c.s.batch) * c.s.hq * c.s.nq + 2 * kGap), work_(2) {
+      : q_(c.q.data),
+        k_(c.k.data),
+        v_(c.v.data),
+        row_ptr_(c.row_ptr),
+        columns_(c.columns),
+        bits_(c.bits),
+        words_(c.words),
+        out_(layout(c).data),
+        lse_(static_cast<std::size_t>(c.s.batch) * c.s.hq * c.s.nq + 2 * kGap),
+        work_(2) {
     const PrefillSpec& s = c.s;
     const auto tensor = [](const HostTensor& t, void* data) {
       return kernel::cuda::Tensor4{data, t.batch, t.head, t.row};
     };
-    a.dtype = s.dtype, a.batch = s.batch, a.hq = s.hq, a.hkv = s.hkv, a.nq = s.nq, a.nk = s.nk, a.dk = s.dk, a.dv = s.dv;
+    a.dtype = s.dtype, a.batch = s.batch, a.hq = s.hq, a.hkv = s.hkv, a.nq = s.nq, a.nk = s.nk, a.dk = s.dk,
+    a.dv = s.dv;
     a.q = tensor(c.q, q_.data()), a.k = tensor(c.k, k_.data()), a.v = tensor(c.v, v_.data());
     a.out = tensor(layout(c), out_.data());
     if (s.lse) a.lse = lse_.data() + kGap;
     a.scale = c.scale(), a.causal = s.causal;
     if (s.cover != Cover::dense) {
-      a.lists.block_q = s.block_q, a.lists.block_k = s.block_k, a.lists.batches = c.list_batches(), a.lists.heads = c.lists();
+      a.lists.block_q = s.block_q, a.lists.block_k = s.block_k, a.lists.batches = c.list_batches(),
+      a.lists.heads = c.lists();
       a.lists.n_entries = static_cast<int>(c.columns.size()), a.lists.n_bits = masks(c);
       a.lists.row_ptr = row_ptr_.data(), a.lists.columns = columns_.data();
       if (s.cover == Cover::partial) a.lists.bits = bits_.data(), a.lists.words = words_.data();
@@ -54,9 +64,7 @@ class DeviceCase {
     a.work = work_.data();
     poison();
   }
-  static int masks(const PrefillCase& c) {
-    return static_cast<int>(c.words.size()) / (c.s.block_q * c.s.block_k / 32);
-  }
+  static int masks(const PrefillCase& c) { return static_cast<int>(c.words.size()) / (c.s.block_q * c.s.block_k / 32); }
   static HostTensor layout(const PrefillCase& c) {
     HostTensor t;
     t.shape(c.s.batch, c.s.hq, c.s.nq, c.s.dv, c.s.token_major);
@@ -93,8 +101,10 @@ struct Distance {
   bool same_shape = true;
   void add(double& worst, float x, float y) {
     if (x == y || (std::isnan(x) && std::isnan(y))) return;
-    if (!std::isfinite(x) || !std::isfinite(y)) same_shape = false;
-    else worst = std::max(worst, std::fabs(static_cast<double>(x) - y));
+    if (!std::isfinite(x) || !std::isfinite(y))
+      same_shape = false;
+    else
+      worst = std::max(worst, std::fabs(static_cast<double>(x) - y));
   }
 };
 
@@ -134,8 +144,9 @@ PrefillCase::Result got(const PrefillCase& c, const DeviceCase& on, bool& clean)
 std::vector<PrefillSpec> specs() {
   static constexpr std::pair<int, int> kDims[] = {{64, 64}, {80, 80}, {96, 96}, {128, 128}, {192, 128}, {256, 256}};
   static constexpr std::pair<int, int> kHeads[] = {{1, 1}, {4, 2}, {3, 3}, {6, 2}, {8, 1}};
-  static constexpr std::pair<int, int> kLengths[] = {{1, 1},    {1, 300},   {64, 64},   {65, 129},  {127, 255}, {129, 128},
-                                                     {200, 77}, {300, 420}, {384, 384}, {193, 512}, {500, 131}, {130, 1}};
+  static constexpr std::pair<int, int> kLengths[] = {{1, 1},     {1, 300},   {64, 64},   {65, 129},
+                                                     {127, 255}, {129, 128}, {200, 77},  {300, 420},
+                                                     {384, 384}, {193, 512}, {500, 131}, {130, 1}};
   static constexpr double kDensities[] = {0.1, 0.5, 1.0};
   static constexpr float kSpreads[] = {1.0f, 8.0f};
   std::vector<PrefillSpec> all;
@@ -207,7 +218,8 @@ TEST_F(CudaPrefill, BoundOfEveryKernel) {
     const PrefillSpec& s = e.c->s;
     DeviceCase on(*e.c);
     EXPECT_EQ(on.list_error(), ListError::none) << s.line();
-    EXPECT_TRUE(major_ != 9 || !kernel::cuda::sm90a::prefill_why_not(on.a)) << "refused by the fast kernel: " << s.line();
+    EXPECT_TRUE(major_ != 9 || !kernel::cuda::sm90a::prefill_why_not(on.a))
+        << "refused by the fast kernel: " << s.line();
 
     const auto judge = [&](const char* kernel) {
       bool clean = true;
@@ -215,8 +227,8 @@ TEST_F(CudaPrefill, BoundOfEveryKernel) {
       EXPECT_TRUE(clean) << kernel << ": a place not written, or one written that is not its own: " << s.line();
       const Distance d = between(result, e.want);
       EXPECT_TRUE(d.same_shape && d.out <= e.allowed.out && d.lse <= e.allowed.lse)
-          << kernel << ": out off by " << d.out << " (allowed " << e.allowed.out << "), lse by " << d.lse << " (allowed "
-          << e.allowed.lse << "), shape " << d.same_shape << ": " << s.line();
+          << kernel << ": out off by " << d.out << " (allowed " << e.allowed.out << "), lse by " << d.lse
+          << " (allowed " << e.allowed.lse << "), shape " << d.same_shape << ": " << s.line();
       return d.out / e.allowed.out;
     };
     ASSERT_EQ(kernel::cuda::sm80::prefill(on.a, nullptr), nullptr) << s.line();

@@ -55,11 +55,16 @@ const char* check_lists(const Prefill& a, ListError* error, void* stream) {
 
 const char* words_of(ListError error) {
   switch (error) {
-    case ListError::none: return "nothing";
-    case ListError::row_ptr: return "row_ptr must rise from 0 or more to n_entries or less";
-    case ListError::column: return "a column is outside 0 .. blocks of keys - 1";
-    case ListError::twice: return "a list names a block twice";
-    case ListError::bits: return "a partial block's bits are outside 0 .. n_bits - 1";
+    case ListError::none:
+      return "nothing";
+    case ListError::row_ptr:
+      return "row_ptr must rise from 0 or more to n_entries or less";
+    case ListError::column:
+      return "a column is outside 0 .. blocks of keys - 1";
+    case ListError::twice:
+      return "a list names a block twice";
+    case ListError::bits:
+      return "a partial block's bits are outside 0 .. n_bits - 1";
   }
   return "?";
 }

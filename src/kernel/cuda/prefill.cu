@@ -20,7 +20,8 @@ const char* lists_why_not(const Prefill& a) {
   if (!l.row_ptr) return nullptr;
   if ((l.block_q != 64 && l.block_q != 128) || (l.block_k != 64 && l.block_k != 128))
     return "blocks of lists must have 64 or 128 queries and 64 or 128 keys";
-  if (l.heads != 1 && l.heads != a.hkv && l.heads != a.hq) return "lists must be one, one per KV head, or one per query head";
+  if (l.heads != 1 && l.heads != a.hkv && l.heads != a.hq)
+    return "lists must be one, one per KV head, or one per query head";
   if (l.batches != 1 && l.batches != a.batch) return "lists must be for one sequence or for each of the batch";
   if (std::int64_t{l.batches} * l.heads > 65535) return "more than 65535 lists";
   if (l.n_entries < 0 || l.n_bits < 0) return "entries and masks of lists must be 0 or more";
@@ -35,7 +36,8 @@ const char* lists_why_not(const Prefill& a) {
 
 const char* prefill_why_not(const Prefill& a) {
   if (a.dtype != Dtype::bf16 && a.dtype != Dtype::f16) return "q, k, v and out must be bf16 or f16";
-  if (a.batch < 0 || a.nq < 0 || a.nk < 0 || a.nq > kMost || a.nk > kMost) return "batch, rows and keys must be 0 to 2^29";
+  if (a.batch < 0 || a.nq < 0 || a.nk < 0 || a.nq > kMost || a.nk > kMost)
+    return "batch, rows and keys must be 0 to 2^29";
   if (a.hq < 1 || a.hkv < 1 || a.hq % a.hkv != 0) return "query heads must be a multiple of KV heads";
   if (!(a.scale > 0) || !std::isfinite(a.scale)) return "scale must be positive and finite";
   if (std::int64_t{a.batch} * a.hq * ((std::int64_t{a.nq} + 63) / 64) > INT32_MAX / 2)

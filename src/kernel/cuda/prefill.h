@@ -45,9 +45,9 @@ struct BlockLists {
 struct Prefill {
   Dtype dtype = Dtype::bf16;  // of q, k, v, out: bf16 or f16
   std::int32_t batch = 1, hq = 1, hkv = 1, nq = 0, nk = 0, dk = 0, dv = 0;
-  Tensor4 q, k, v, out;       // [batch][hq or hkv][nq or nk][dk or dv]; fast if 16-byte aligned, strides too
-  float* lse = nullptr;       // [batch][hq][nq], or null
-  float scale = 1.0f;         // > 0
+  Tensor4 q, k, v, out;  // [batch][hq or hkv][nq or nk][dk or dv]; fast if 16-byte aligned, strides too
+  float* lse = nullptr;  // [batch][hq][nq], or null
+  float scale = 1.0f;    // > 0
   bool causal = false;
   BlockLists lists;
   // Two numbers, 0 before the first launch; every launch leaves them 0. Launches that may overlap in time need

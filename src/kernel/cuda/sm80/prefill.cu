@@ -105,7 +105,8 @@ __global__ void prefill_rows(const Prefill a) {
 
 template <class T>
 const char* start(const Prefill& a, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>((a.nq + kWarps - 1) / kWarps), static_cast<unsigned>(min(a.batch * a.hq, 65535)));
+  const dim3 grid(static_cast<unsigned>((a.nq + kWarps - 1) / kWarps),
+                  static_cast<unsigned>(min(a.batch * a.hq, 65535)));
   prefill_rows<T><<<grid, kWarps * 32, 0, stream>>>(a);
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);

@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernel/cuda/sm90a/instance.h"
-#include "kernel/cuda/sm90a/tensor_map.h"
+#include "kernel/cuda/sm90a/instance.cuh"
+#include "kernel/cuda/sm90a/tensor_map.cuh"
 
 namespace lacuna::kernel::cuda::sm90a {
 
@@ -23,7 +23,8 @@ const Instance* find(const Prefill& a, int groups) {
   const Instance* best = nullptr;
   const auto look = [&](Instances all) {
     for (const Instance& i : all)
-      if (i.dtype == a.dtype && i.dk == a.dk && i.dv == a.dv && i.groups <= groups && (!best || i.groups > best->groups))
+      if (i.dtype == a.dtype && i.dk == a.dk && i.dv == a.dv && i.groups <= groups &&
+          (!best || i.groups > best->groups))
         best = &i;
   };
 #define LACUNA_SHAPE(dk, dv) look(instances_##dk##_##dv());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna: pod
 // kernel/cuda/prefill.h for compute capability 9.0 (H100, H200): tensor cores and TMA, one producer warpgroup and one
-// to three consumers (consume.h, produce.h).
+// to three consumers (consume.cuh, produce.cuh).
 #pragma once
 
 #include "kernel/cuda/prefill.h"

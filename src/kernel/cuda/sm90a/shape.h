@@ -12,9 +12,9 @@
 
 namespace lacuna::kernel::cuda::sm90a {
 
-constexpr int kBox = 64;                 // rows and columns of what TMA moves at a time
+constexpr int kBox = 64;  // rows and columns of what TMA moves at a time
 constexpr int kBoxBytes = kBox * kBox * 2;
-constexpr int kRing = 4;                 // tiles that the producer may be ahead
+constexpr int kRing = 4;  // tiles that the producer may be ahead
 
 template <class T, int kDk_, int kDv_, int kGroups_>
 struct Shape {
@@ -29,9 +29,10 @@ struct Shape {
 
   static constexpr int kQBytes = kGroups * kPanelsK * kBoxBytes;  // out is staged there as well
   static constexpr int kKBytes = kHalves * kPanelsK * kBoxBytes, kVBytes = kHalves * kPanelsV * kBoxBytes;
-  static constexpr int kSpare = 2048;                             // alignment, barriers
+  static constexpr int kSpare = 2048;  // alignment, barriers
   static constexpr int kBudget = (kBlocksPerSm == 2 ? 113 : 227) * 1024 - kSpare;
   static constexpr int kQBuffers = 2 * (kQBytes + kKBytes + kVBytes) <= kBudget ? 2 : 1;
+  static constexpr bool kJoinsTiles = kQBuffers == 2;  // scores of a tile beside the last values of the one before
   static constexpr int kFit = (kBudget - kQBuffers * kQBytes) / (kKBytes + kVBytes);
   static constexpr int kStages = kFit < 4 ? kFit : 4;
   static constexpr int kTensorBytes = kQBuffers * kQBytes + kStages * (kKBytes + kVBytes);

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// lacuna: pod
 // The warps that feed a thread block: one takes tiles and loads Q and K, one loads V. Each walks the tile's boxes
 // by itself, so neither waits for what the other's buffers wait for. Lanes issue a box each.
 #pragma once
 
-#include "kernel/cuda/sm90a/shared.h"
+#include "kernel/cuda/sm90a/shared.cuh"
 
 namespace lacuna::kernel::cuda::sm90a {
 
@@ -21,12 +20,13 @@ __device__ __forceinline__ void load_stage(unsigned char* to, const CUtensorMap&
 
 // Q of every group of a tile. A tile without keys takes its buffer too: out is staged there.
 template <class S>
-__device__ __forceinline__ void load_queries(unsigned char* to, const Call& c, Barrier& full, int tile, int lane) {
+__device__ __forceinline__ void load_queries(unsigned char* to, const Call& c, Barrier& full, const Rows& first,
+                                             int lane) {
   const int group = lane / S::kPanelsK, panel = lane % S::kPanelsK;
   if (lane == 0) full.arrive_and_expect(S::kQBytes);
   __syncwarp();
   if (group >= S::kGroups) return;
-  const Rows r = rows_of<S>(c, tile, group);
+  const Rows r = rows_of(c, first, group);
   load_box(to + lane * kBoxBytes, c.q, full, panel * kBox, r.row, r.head, r.batch);
 }
 
@@ -40,12 +40,12 @@ __device__ __forceinline__ void produce_queries_and_keys(const Call& c, const Sh
   const bool has_box = half < S::kHalves, tells_box = has_box && lane % S::kPanelsK == 0;
   for (int tile = static_cast<int>(blockIdx.x);; slot.next()) {
     const bool end = tile >= c.tiles;
-    const Rows rows = end ? Rows{0, 0, 0} : rows_of<S>(c, tile, 0);
+    const Rows rows = end ? Rows{0, 0, 0} : first_rows<S>(c, tile);
     const Walk walk = end ? Walk{-1, 0} : walk_of<S>(c, rows);
     const int stages = stages_of<S>(walk), kv_head = rows.head / c.group;
     x.slot_empty[slot.index].wait(slot.parity ^ 1);
     if (lane == 0) {
-      x.slots[slot.index] = {end ? -1 : tile, stages, walk.first, walk.boxes};
+      x.slots[slot.index] = {end ? -1 : stages, walk, rows};
       x.slot_full[slot.index].arrive();
     }
     if (end) break;
@@ -68,7 +68,7 @@ __device__ __forceinline__ void produce_queries_and_keys(const Call& c, const Sh
       }
       if (stage == 0) {
         x.q_empty[q.index].wait(q.parity ^ 1);
-        load_queries<S>(shared.q + q.index * S::kQBytes, c, x.q_full[q.index], tile, lane);
+        load_queries<S>(shared.q + q.index * S::kQBytes, c, x.q_full[q.index], rows, lane);
         q.next();
       }
     }
@@ -90,16 +90,17 @@ __device__ __forceinline__ void produce_values(const Call& c, const Shared<S>& s
     const Slot tile = x.slots[slot.index];
     __syncwarp();
     if (lane == 0) x.slot_empty[slot.index].arrive();
-    if (tile.tile < 0) break;
-    const Rows rows = rows_of<S>(c, tile.tile, 0);
-    const Walk walk{tile.first, tile.boxes};
+    if (tile.stages < 0) break;
+    const Rows& rows = tile.rows;
+    const Walk& walk = tile.walk;
     const int kv_head = rows.head / c.group;
     Box box = has_box && tile.stages > 0 ? box_of<S>(c, walk, 0, half) : Box{kNoKey, -1};
     for (int stage = 0; stage < tile.stages; ++stage, v.next()) {
       Box ahead = box;
       if (has_box && stage + 1 < tile.stages) ahead = box_of<S>(c, walk, stage + 1, half);
       x.v_empty[v.index].wait(v.parity ^ 1);
-      load_stage<S, S::kPanelsV>(shared.v + v.index * S::kVBytes, c.v, x.v_full[v.index], box, kv_head, rows.batch, lane);
+      load_stage<S, S::kPanelsV>(shared.v + v.index * S::kVBytes, c.v, x.v_full[v.index], box, kv_head, rows.batch,
+                                 lane);
       box = ahead;
     }
   }

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// lacuna: pod
 // Hopper's instructions that CUDA C++ has no words for, one function each. PTX ISA 8.0 and later.
 #pragma once
 
@@ -45,10 +44,12 @@ __device__ __forceinline__ void publish_barriers() {
 }
 
 // Copies of a box between a tensor in memory and shared memory, by the TMA unit. x: channel, row, head, sequence.
-__device__ __forceinline__ void load_box(void* to, const CUtensorMap& map, Barrier& full, int x0, int x1, int x2, int x3) {
+__device__ __forceinline__ void load_box(void* to, const CUtensorMap& map, Barrier& full, int x0, int x1, int x2,
+                                         int x3) {
   asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];"
-      ::"r"(shared_address(to)), "l"(&map), "r"(shared_address(&full)), "r"(x0), "r"(x1), "r"(x2), "r"(x3)
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
+      "[%2];" ::"r"(shared_address(to)),
+      "l"(&map), "r"(shared_address(&full)), "r"(x0), "r"(x1), "r"(x2), "r"(x3)
       : "memory");
 }
 __device__ __forceinline__ void store_box(const CUtensorMap& map, std::uint32_t from, int x0, int x1, int x2, int x3) {

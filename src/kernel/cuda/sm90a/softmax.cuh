@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// lacuna: pod
 // A thread's share of the softmax over the scores of a warpgroup's 64 rows.
 //
 // The tensor cores leave a sum of 64 x N in the registers of 128 threads: thread t has rows r = 16 (t / 32) +
@@ -9,8 +8,8 @@
 // Scores are kept unscaled; m is the largest of them, l the thread's own part of sum exp2((s - m) scale_log2).
 #pragma once
 
-#include "kernel/cuda/sm90a/ptx.h"
-#include "kernel/cuda/sm90a/work.h"
+#include "kernel/cuda/sm90a/ptx.cuh"
+#include "kernel/cuda/sm90a/work.cuh"
 
 namespace lacuna::kernel::cuda::sm90a {
 
@@ -34,8 +33,8 @@ __device__ __forceinline__ void mask_scores(float (&s)[kHalves * 32], const Call
 #pragma unroll
         for (int e = 0; e < 2; ++e)
           if (8 * g + e >= end) s[32 * h + 4 * g + 2 * i + e] = minus_infinity();
-      uint2 word{~0u, ~0u};
-      if (box[h].bits >= 0) word = __ldg(c.words + box[h].bits + (row + 8 * i & c.block_q - 1) * c.boxes_per_block);
+      if (box[h].bits < 0) continue;
+      uint2 word = __ldg(c.words + box[h].bits + (row + 8 * i & c.block_q - 1) * c.boxes_per_block);
       word.x >>= column;
       word.y >>= column;
 #pragma unroll

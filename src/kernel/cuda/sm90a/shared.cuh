@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// lacuna: pod
 // The shared memory of a thread block, and whose turn it is with each part of it: every buffer has a barrier
 // `full` (its bytes have come) and a barrier `empty` (all who read it are done).
 #pragma once
 
-#include "kernel/cuda/sm90a/ptx.h"
-#include "kernel/cuda/sm90a/work.h"
+#include "kernel/cuda/sm90a/ptx.cuh"
+#include "kernel/cuda/sm90a/work.cuh"
 
 namespace lacuna::kernel::cuda::sm90a {
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// lacuna: pod
 // One compiled form of the kernel as data, and the kernel. The build writes a file for every pair of head
 // dimensions (CMakeLists.txt), so that no machine has to compile more than it asked for.
 #pragma once
 
 #include <cuda_runtime.h>
 
-#include "kernel/cuda/sm90a/consume.h"
-#include "kernel/cuda/sm90a/produce.h"
+#include "kernel/cuda/sm90a/consume.cuh"
+#include "kernel/cuda/sm90a/produce.cuh"
 #include "lacuna/dtype.h"
 
 namespace lacuna::kernel::cuda::sm90a {
@@ -44,8 +43,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksPerSm) prefill_tiles(co
 
 template <Dtype kDtype, class S>
 Instance instance() {
-  return {kDtype,      S::kDk,          S::kDv,          S::kGroups, S::kRows,
-          S::kThreads, S::kSharedBytes, S::kBlocksPerSm, reinterpret_cast<const void*>(prefill_tiles<S>)};
+  return {kDtype,          S::kDk,          S::kDv,
+          S::kGroups,      S::kRows,        S::kThreads,
+          S::kSharedBytes, S::kBlocksPerSm, reinterpret_cast<const void*>(prefill_tiles<S>)};
 }
 
 // The forms of a pair of head dimensions: two consumers for tiles of 128 rows, one for lists of 64 rows, and
@@ -53,8 +53,10 @@ Instance instance() {
 template <int kDk, int kDv>
 Instances instances() {
   static const Instance all[] = {
-      instance<Dtype::bf16, Shape<__nv_bfloat16, kDk, kDv, 2>>(), instance<Dtype::f16, Shape<__half, kDk, kDv, 2>>(),
-      instance<Dtype::bf16, Shape<__nv_bfloat16, kDk, kDv, 1>>(), instance<Dtype::f16, Shape<__half, kDk, kDv, 1>>(),
+      instance<Dtype::bf16, Shape<__nv_bfloat16, kDk, kDv, 2>>(),
+      instance<Dtype::f16, Shape<__half, kDk, kDv, 2>>(),
+      instance<Dtype::bf16, Shape<__nv_bfloat16, kDk, kDv, 1>>(),
+      instance<Dtype::f16, Shape<__half, kDk, kDv, 1>>(),
       instance<Dtype::bf16, Shape<__nv_bfloat16, kDk, kDv, kDk <= 64 ? 3 : 2>>(),
       instance<Dtype::f16, Shape<__half, kDk, kDv, kDk <= 64 ? 3 : 2>>(),
   };

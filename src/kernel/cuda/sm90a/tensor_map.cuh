@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// lacuna: pod
 // The maps by which TMA finds a box of a tensor: one for a whole [batch][heads][rows][channels], with any strides.
 // What a box has beyond the tensor's end reads as zero and is never written.
 #pragma once

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// lacuna: pod
 // A consumer warpgroup: the online softmax of its 64 rows over the tile's stages of keys.
 //
 // Scores of stage j are started before the values of stage j - 1 are added, so that the tensor cores work while
@@ -10,8 +9,8 @@
 
 #include <lacuna_wgmma.h>
 
-#include "kernel/cuda/sm90a/shared.h"
-#include "kernel/cuda/sm90a/softmax.h"
+#include "kernel/cuda/sm90a/shared.cuh"
+#include "kernel/cuda/sm90a/softmax.cuh"
 
 namespace lacuna::kernel::cuda::sm90a {
 
@@ -40,79 +39,50 @@ class Consumer {
     Rows rows;
     int buffer;
   };
-
- public:
-  __device__ __forceinline__ Consumer(const Call& c, const Shared<S>& shared, int group, int thread)
-      : c_(c), x_(*shared.control), q_(shared_address(shared.q) + group * S::kPanelsK * kBoxBytes),
-        k_(shared_address(shared.k)), v_(shared_address(shared.v)), group_(group), thread_(thread), turns_(group) {}
-
-  __device__ __forceinline__ void run() {
+  // What a thread holds in registers: scores and then weights, the sum of weighted values, weights as an operand.
+  struct State {
     float s[kScores], o[kSums];
     std::uint32_t p[kScores / 2];
     Softmax soft;
+  };
+
+ public:
+  __device__ __forceinline__ Consumer(const Call& c, const Shared<S>& shared, int group, int thread)
+      : c_(c),
+        control_(*shared.control),
+        q_(shared_address(shared.q) + group * S::kPanelsK * kBoxBytes),
+        k_(shared_address(shared.k)),
+        v_(shared_address(shared.v)),
+        group_(group),
+        thread_(thread),
+        turns_(group) {}
+
+  __device__ __forceinline__ void run() {
+    State x;
     Tile before{};      // a tile that was walked, but for the values of its last stage,
     bool open = false;  // if there is one
     for (Turn<kRing> slot;; slot.next()) {
-      x_.slot_full[slot.index].wait(slot.parity);
-      const int number = x_.slots[slot.index].tile, stages = x_.slots[slot.index].stages;
-      release(x_.slot_empty[slot.index]);
-      if (open && (stages == 0 || S::kQBuffers == 1)) {
-        add_last_values(o, p);
-        store(o, soft, before);
+      control_.slot_full[slot.index].wait(slot.parity);
+      const int stages = control_.slots[slot.index].stages;
+      const Tile tile{rows_of(c_, control_.slots[slot.index].rows, group_), q_turn_.index};
+      release(control_.slot_empty[slot.index]);
+      if (open && (stages <= 0 || !S::kJoinsTiles)) {
+        add_last_values(x);
+        store(x.o, x.soft, before);
         open = false;
       }
-      if (number < 0) break;
+      if (stages < 0) break;
       free_queries();
-      const Tile tile{rows_of<S>(c_, number, group_), q_turn_.index};
-      x_.q_full[q_turn_.index].wait(q_turn_.parity);
+      control_.q_full[q_turn_.index].wait(q_turn_.parity);
       q_turn_.next();
       if (stages == 0) {
-        soft.clear();
-        clear(o);
-        store(o, soft, tile);
+        x.soft.clear();
+        clear(x.o);
+        store(x.o, x.soft, tile);
         continue;
       }
-      const std::uint32_t q = q_ + tile.buffer * S::kQBytes;
-      if (!open) {
-        x_.k_full[k_turn_.index].wait(k_turn_.parity);
-        products_begin();
-        start_scores(s, q);
-        products_wait<0>();
-        pin(s);
-        soft.clear();
-        weigh(s, soft, tile.rows.row);
-        pack_weights(p, s);
-        clear(o);
-      }
-      for (int stage = open ? 0 : 1; stage < stages; ++stage) {
-        const bool joins = S::kQBuffers > 1 && stage == 0;  // the last values of the tile before
-        x_.k_full[k_turn_.index].wait(k_turn_.parity);
-        turns_.wait();
-        products_begin();
-        start_scores(s, q);
-        x_.v_full[v_turn_.index].wait(v_turn_.parity);
-        products_begin();
-        start_values(o, p);
-        turns_.pass();
-        products_wait<1>();
-        pin(s);
-        const Softmax done = soft;
-        if (joins) soft.clear();
-        weigh(s, soft, tile.rows.row);
-        soft.finish_before_what_follows();
-        if (S::kQBuffers > 1 && !joins) free_queries();
-        products_wait<0>();
-        pin(o);
-        release_values();
-        pack_weights(p, s);  // not before: the products were reading p
-        if (joins) {
-          store(o, done, before);
-          clear(o);
-        } else {
-#pragma unroll
-          for (int i = 0; i < kSums; ++i) o[i] *= soft.shrink[i / 2 % 2];
-        }
-      }
+      if (!open) first_stage(x, tile);
+      for (int stage = open ? 0 : 1; stage < stages; ++stage) next_stage(x, tile, before, S::kJoinsTiles && stage == 0);
       before = tile;
       open = true;
     }
@@ -120,18 +90,61 @@ class Consumer {
   }
 
  private:
+  __device__ __forceinline__ void first_stage(State& x, const Tile& tile) {
+    control_.k_full[k_turn_.index].wait(k_turn_.parity);
+    products_begin();
+    start_scores(x.s, tile);
+    products_wait<0>();
+    pin(x.s);
+    x.soft.clear();
+    weigh(x, tile);
+    pack_weights(x);
+    clear(x.o);
+  }
+
+  // Scores and weights of a stage, beside the values of the one before; joins: those are the last of the tile before.
+  __device__ __forceinline__ void next_stage(State& x, const Tile& tile, const Tile& before, bool joins) {
+    control_.k_full[k_turn_.index].wait(k_turn_.parity);
+    turns_.wait();
+    products_begin();
+    start_scores(x.s, tile);
+    control_.v_full[v_turn_.index].wait(v_turn_.parity);
+    products_begin();
+    start_values(x);
+    turns_.pass();
+    products_wait<1>();
+    pin(x.s);
+    const Softmax done = x.soft;
+    if (joins) x.soft.clear();
+    weigh(x, tile);
+    x.soft.finish_before_what_follows();
+    if (S::kJoinsTiles && !joins) free_queries();
+    products_wait<0>();
+    pin(x.o);
+    release_values();
+    pack_weights(x);  // not before: the products were reading them
+    if (joins) {
+      store(x.o, done, before);
+      clear(x.o);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kSums; ++i) x.o[i] *= x.soft.shrink[i / 2 % 2];
+    }
+  }
+
   // One arrival a warp, when all its threads are done.
   __device__ __forceinline__ void release(Barrier& b) {
     __syncwarp();
     if (thread_ % 32 == 0) b.arrive();
   }
   __device__ __forceinline__ void release_values() {
-    release(x_.v_empty[v_turn_.index]);
+    release(control_.v_empty[v_turn_.index]);
     v_turn_.next();
   }
 
   // Products with the stage of K, or of V, whose turn it is.
-  __device__ __forceinline__ void start_scores(float (&s)[kScores], std::uint32_t q) {
+  __device__ __forceinline__ void start_scores(float (&s)[kScores], const Tile& tile) {
+    std::uint32_t q = q_ + tile.buffer * S::kQBytes;
     const std::uint32_t k = k_ + k_turn_.index * S::kKBytes;
     asm volatile("" : "+r"(q));  // or every operand of Q stays in registers through the loop over stages
 #pragma unroll
@@ -142,39 +155,39 @@ class Consumer {
     }
     products_commit();
   }
-  __device__ __forceinline__ void start_values(float (&o)[kSums], const std::uint32_t (&p)[kScores / 2]) {
+  __device__ __forceinline__ void start_values(State& x) {
     const std::uint32_t v = v_ + v_turn_.index * S::kVBytes;
 #pragma unroll
     for (int step = 0; step < S::kKeys / 16; ++step)
-      Wgmma<S::kDv, T>::values(o, p + 4 * step, operand(v + step * 16 * 128, S::kHalves * kBoxBytes));
+      Wgmma<S::kDv, T>::values(x.o, x.p + 4 * step, operand(v + step * 16 * 128, S::kHalves * kBoxBytes));
     products_commit();
   }
-  __device__ __forceinline__ void add_last_values(float (&o)[kSums], const std::uint32_t (&p)[kScores / 2]) {
-    x_.v_full[v_turn_.index].wait(v_turn_.parity);
+  __device__ __forceinline__ void add_last_values(State& x) {
+    control_.v_full[v_turn_.index].wait(v_turn_.parity);
     products_begin();
-    start_values(o, p);
+    start_values(x);
     products_wait<0>();
-    pin(o);
+    pin(x.o);
     release_values();
   }
 
   // The scores of a stage have come: gives its K back, and turns them into weights.
-  __device__ __forceinline__ void weigh(float (&s)[kScores], Softmax& soft, int row) {
+  __device__ __forceinline__ void weigh(State& x, const Tile& tile) {
     Box box[S::kHalves];
     bool hides = false;
 #pragma unroll
     for (int h = 0; h < S::kHalves; ++h) {
-      box[h] = x_.boxes[k_turn_.index][h];
-      hides = hides || box[h].bits >= 0 || box[h].key + kBox > certain_end(c_, row);
+      box[h] = control_.boxes[k_turn_.index][h];
+      hides = hides || box[h].bits >= 0 || box[h].key + kBox > certain_end(c_, tile.rows.row);
     }
-    release(x_.k_empty[k_turn_.index]);
+    release(control_.k_empty[k_turn_.index]);
     k_turn_.next();
-    if (hides) mask_scores<S::kHalves>(s, c_, row + first_row(), box, thread_ % 32);
-    soft.weigh(s, c_.scale_log2);
+    if (hides) mask_scores<S::kHalves>(x.s, c_, tile.rows.row + first_row(), box, thread_ % 32);
+    x.soft.weigh(x.s, c_.scale_log2);
   }
-  static __device__ __forceinline__ void pack_weights(std::uint32_t (&p)[kScores / 2], const float (&s)[kScores]) {
+  static __device__ __forceinline__ void pack_weights(State& x) {
 #pragma unroll
-    for (int i = 0; i < kScores / 2; ++i) p[i] = pack<T>(s[2 * i], s[2 * i + 1]);
+    for (int i = 0; i < kScores / 2; ++i) x.p[i] = pack<T>(x.s[2 * i], x.s[2 * i + 1]);
   }
   static __device__ __forceinline__ void clear(float (&o)[kSums]) {
 #pragma unroll
@@ -226,13 +239,13 @@ class Consumer {
   __device__ __forceinline__ void free_queries() {
     if (stored_ >= 0 && thread_ == 0) {
       wait_stores_read();
-      x_.q_empty[stored_].arrive();
+      control_.q_empty[stored_].arrive();
     }
     stored_ = -1;
   }
 
   const Call& c_;
-  Control<S>& x_;
+  Control<S>& control_;
   const std::uint32_t q_, k_, v_;
   const int group_, thread_;
   Turns<S> turns_;
