@@ -117,7 +117,6 @@ class Consumer {
     const Softmax done = x.soft;
     if (joins) x.soft.clear();
     weigh(x, tile);
-    x.soft.finish_before_what_follows();
     if (S::kJoinsTiles && !joins) free_queries();
     products_wait<0>();
     pin(x.o);

@@ -84,12 +84,6 @@ struct Softmax {
     }
   }
 
-  // ptxas would take the next wait for products to before the exponentials, which must run beside those: it moves
-  // waits up to the last branch. So here is one, that needs all weights.
-  __device__ __forceinline__ void finish_before_what_follows() const {
-    if (l[0] + l[1] < 0) __trap();  // sums of weights are not
-  }
-
   // The sum of the row from its four threads.
   __device__ __forceinline__ void finish() {
 #pragma unroll
