@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch's attention on the GPU, beside lacuna-cuda-bench: cuDNN's dense kernel and FlexAttention's block lists.
 
     bench/peers/gpu_attention.py LACUNA.json [OUT.json]

@@ -7,6 +7,8 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include "kernel/cuda/capability.cuh"
+
 namespace lacuna::kernel::cuda::sm80 {
 namespace {
 
@@ -115,6 +117,8 @@ const char* start(const Prefill& a, cudaStream_t stream) {
 }  // namespace
 
 const char* prefill_why_not(const Prefill& a) {
+  const int can = capability();
+  if (can < 80) return can ? "the GPU is older than compute capability 8.0 (A100)" : "there is no CUDA device";
   if (a.dk < 1 || a.dk > kMaxDim || a.dv < 1 || a.dv > kMaxDim) return "head_dim must be 1 to 256";
   return nullptr;
 }

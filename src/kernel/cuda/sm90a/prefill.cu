@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernel/cuda/capability.cuh"
 #include "kernel/cuda/sm90a/instance.cuh"
 #include "kernel/cuda/sm90a/tensor_map.cuh"
 
@@ -99,14 +100,7 @@ bool encode_all(Call& c, const Prefill& a) {
 }  // namespace
 
 const char* prefill_why_not(const Prefill& a) {
-  int device = 0, major = 0, minor = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
-    cudaGetLastError();  // or the next launch would be blamed
-    return "no CUDA device";
-  }
-  if (major != 9 || minor != 0) return "the GPU is not of compute capability 9.0 (H100, H200)";
+  if (capability() != 90) return "the GPU is not of compute capability 9.0 (H100, H200)";
   if (!find(a, 3)) return "head_dim of K and V is none of those that were compiled (LACUNA_CUDA_DIMS)";
   for (const Tensor4* t : {&a.q, &a.k, &a.v, &a.out})
     if (!aligned(t->data)) return "q, k, v and out must be 16-byte aligned";

@@ -57,9 +57,6 @@ __device__ __forceinline__ void store_box(const CUtensorMap& map, std::uint32_t 
                "r"(from), "r"(x0), "r"(x1), "r"(x2), "r"(x3)
                : "memory");
 }
-__device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-}
 __device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 // Until the stores of this thread have read shared memory.
 __device__ __forceinline__ void wait_stores_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
