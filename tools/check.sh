@@ -107,7 +107,7 @@ if tests release; then
 fi
 
 if command -v nvcc >/dev/null; then
-  step 'CUDA kernels compile'           tools/build.sh cuda --target lacuna-cuda-test
+  step 'CUDA kernels compile'           tools/build.sh cuda-some --target lacuna-cuda-test lacuna-cuda-bench
 else
   note 'CUDA kernels compile'           'skipped: no nvcc'
 fi

@@ -1,39 +1,67 @@
 #!/usr/bin/env bash
-# Compiles the CUDA kernels, compares them with the reference on this machine's GPU, and keeps the result.
-#   tools/gpu_check.sh [--run-only] [FILE]     FILE: the result (bench/results/gpu-<card>.txt)
+# Compiles the CUDA kernels, compares them with the reference on this machine's GPU, times them, and keeps the results.
+#   tools/gpu_check.sh [--run-only] [--tests-only] [FOLDER]
 #
-# --run-only takes build/cuda/lacuna-cuda-test as it is, for a machine with a GPU but no compiler.
+# FOLDER (bench/results/<card>) gets  check.txt     what the tests say, compute-sanitizer's word on a few of them too
+#                                     prefill.json  what lacuna-cuda-bench measured, PyTorch's peers beside it
+#                                     prefill.txt   the same as a table
+# --run-only takes the programs in build/cuda as they are, for a machine with a GPU but no compiler. PyTorch is asked
+# where python3 has one.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$lacuna_root"
 
-build=yes
-if [[ ${1:-} = --run-only ]]; then
-  build=no
+build=yes bench=yes
+while [[ ${1:-} = --* ]]; do
+  case $1 in
+    --run-only) build=no ;;
+    --tests-only) bench=no ;;
+    *) die "unknown argument '$1'; usage: tools/gpu_check.sh [--run-only] [--tests-only] [FOLDER]" ;;
+  esac
   shift
-fi
-(($# <= 1)) || die "usage: tools/gpu_check.sh [--run-only] [FILE]"
+done
+(($# <= 1)) || die "usage: tools/gpu_check.sh [--run-only] [--tests-only] [FOLDER]"
 
 command -v nvidia-smi >/dev/null || die "no nvidia-smi: this machine has no NVIDIA GPU, or no driver"
 card=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1)
 [[ -n $card ]] || die "nvidia-smi sees no GPU"
 name=$(tr '[:upper:]' '[:lower:]' <<<"${card%%,*}" | tr -cs 'a-z0-9' '-')
-file=${1:-bench/results/gpu-${name%-}.txt}
+folder=${1:-bench/results/${name%-}}
 
-if [[ $build = yes ]]; then tools/build.sh cuda --target lacuna-cuda-test; fi
-[[ -x build/cuda/lacuna-cuda-test ]] || die "build/cuda/lacuna-cuda-test is missing; run without --run-only"
+test=build/cuda/lacuna-cuda-test timing=build/cuda/lacuna-cuda-bench
+if [[ $build = yes ]]; then tools/build.sh cuda --target lacuna-cuda-test lacuna-cuda-bench; fi
+[[ -x $test && -x $timing ]] || die "$test or $timing is missing; run without --run-only"
+mkdir -p "$folder"
 
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+# What a program prints goes to the screen and, under a head, to a file.
+keep() {
+  local file=$1
+  shift
+  "$@" 2>&1 | tee -a "$file"
+}
+head_of() { printf 'tools/gpu_check.sh\ncard, driver: %s\n' "$card" >"$1"; }
+
 status=0
-build/cuda/lacuna-cuda-test >"$log" 2>&1 || status=$?
-grep -q SKIPPED "$log" && status=1 # a test that found no GPU has proved nothing
-mkdir -p "$(dirname "$file")"
-{
-  echo "tools/gpu_check.sh"
-  echo "card, driver: $card"
-  cat "$log"
-} >"$file"
-cat "$log"
-((status == 0)) || die "the check failed; its output is in $file"
-say "result in $file"
+head_of "$folder/check.txt"
+keep "$folder/check.txt" "$test" || status=1
+grep -q SKIPPED "$folder/check.txt" && status=1 # a test that found no GPU has proved nothing
+few=CudaPrefill.NanSpreadsToItsRows:CudaPrefill.GraphsReplayIt:CudaPrefill.NothingToDo:CudaPrefill.ListsAreChecked
+# racecheck does not follow a warp's barrier to the arrival of one of its lanes, and finds races that are none.
+if command -v compute-sanitizer >/dev/null; then
+  for tool in memcheck synccheck; do
+    echo "compute-sanitizer --tool $tool" >>"$folder/check.txt"
+    keep "$folder/check.txt" compute-sanitizer --tool $tool --error-exitcode 1 "$test" --gtest_filter="$few" |
+      grep SUMMARY || status=1
+  done
+fi
+((status == 0)) || die "the check failed; its output is in $folder/check.txt"
+[[ $bench = yes ]] || exit 0
+
+head_of "$folder/prefill.txt"
+keep "$folder/prefill.txt" "$timing" "$folder/prefill.json"
+if python3 -c 'import torch' 2>/dev/null; then
+  keep "$folder/prefill.txt" python3 bench/peers/gpu_attention.py "$folder/prefill.json" "$folder/prefill.json"
+else
+  say "no PyTorch in python3: no peers beside Lacuna's figures"
+fi
+say "results in $folder"

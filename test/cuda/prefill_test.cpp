@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+// The prefill kernels on the GPU against op attend's reference: random calls in which every pair of levels of any
+// two factors occurs, poisoned outputs, the same bits again and through a CUDA graph.
+#include <cuda_runtime.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <future>
+#include <memory>
+#include <semaphore>
+#include <thread>
+
+#include "device.h"
+#include "kernel/cuda/sm80/prefill.h"
+#include "kernel/cuda/sm90a/prefill.h"
+#include "prefill_case.h"
+#include "support/pairwise.h"
+
+namespace lacuna {
+namespace {
+
+using kernel::cuda::ListError;
+using kernel::cuda::Prefill;
+using test::Cover;
+using test::DeviceArray;
+using test::HostTensor;
+using test::must;
+using test::PrefillCase;
+using test::PrefillSpec;
+using test::Share;
+
+// A case's arrays on the device, and its outputs with poison around and between the rows.
+class DeviceCase {
+ public:
+  explicit DeviceCase(const PrefillCase& c)
+      : q_(c.q.data),
+        k_(c.k.data),
+        v_(c.v.data),
+        row_ptr_(c.row_ptr),
+        columns_(c.columns),
+        bits_(c.bits),
+        words_(c.words),
+        out_(layout(c).data),
+        lse_(static_cast<std::size_t>(c.s.batch) * c.s.hq * c.s.nq + 2 * kGap),
+        work_(2) {
+    const PrefillSpec& s = c.s;
+    const auto tensor = [](const HostTensor& t, void* data) {
+      return kernel::cuda::Tensor4{data, t.batch, t.head, t.row};
+    };
+    a.dtype = s.dtype, a.batch = s.batch, a.hq = s.hq, a.hkv = s.hkv, a.nq = s.nq, a.nk = s.nk, a.dk = s.dk,
+    a.dv = s.dv;
+    a.q = tensor(c.q, q_.data()), a.k = tensor(c.k, k_.data()), a.v = tensor(c.v, v_.data());
+    a.out = tensor(layout(c), out_.data());
+    if (s.lse) a.lse = lse_.data() + kGap;
+    a.scale = c.scale(), a.causal = s.causal;
+    if (s.cover != Cover::dense) {
+      a.lists.block_q = s.block_q, a.lists.block_k = s.block_k, a.lists.batches = c.list_batches(),
+      a.lists.heads = c.lists();
+      a.lists.n_entries = static_cast<int>(c.columns.size()), a.lists.n_bits = masks(c);
+      a.lists.row_ptr = row_ptr_.data(), a.lists.columns = columns_.data();
+      if (s.cover == Cover::partial) a.lists.bits = bits_.data(), a.lists.words = words_.data();
+    }
+    work_.set({0, 0});
+    a.work = work_.data();
+    poison();
+  }
+  static int masks(const PrefillCase& c) { return static_cast<int>(c.words.size()) / (c.s.block_q * c.s.block_k / 32); }
+  static HostTensor layout(const PrefillCase& c) {
+    HostTensor t;
+    t.shape(c.s.batch, c.s.hq, c.s.nq, c.s.dv, c.s.token_major);
+    return t;
+  }
+  void poison() {
+    must(cudaMemset(lse_.data(), 0xff, lse_.size() * sizeof(float)));
+    out_.set(std::vector<std::uint16_t>(out_.size(), HostTensor::kUntouched));
+  }
+  ListError list_error() const {
+    DeviceArray<ListError> found(std::vector<ListError>{ListError::none});
+    EXPECT_EQ(kernel::cuda::check_lists(a, found.data(), nullptr), nullptr);
+    return found.get()[0];
+  }
+  std::vector<std::uint16_t> out() const { return out_.get(); }
+  std::vector<float> lse() const { return lse_.get(); }
+  std::vector<std::uint32_t> work() const { return work_.get(); }
+
+  static constexpr std::size_t kGap = 9;
+  Prefill a;
+
+ private:
+  DeviceArray<std::uint16_t> q_, k_, v_;
+  DeviceArray<std::int32_t> row_ptr_, columns_, bits_;
+  DeviceArray<std::uint32_t> words_;
+  DeviceArray<std::uint16_t> out_;
+  DeviceArray<float> lse_;
+  DeviceArray<std::uint32_t> work_;
+};
+
+// Largest distances, and whether NaN, infinities and what must not be touched agree.
+struct Distance {
+  double out = 0, lse = 0;
+  bool same_shape = true;
+  void add(double& worst, float x, float y) {
+    if (x == y || (std::isnan(x) && std::isnan(y))) return;
+    if (!std::isfinite(x) || !std::isfinite(y))
+      same_shape = false;
+    else
+      worst = std::max(worst, std::fabs(static_cast<double>(x) - y));
+  }
+};
+
+Distance between(const PrefillCase::Result& x, const PrefillCase::Result& y) {
+  Distance d;
+  for (std::size_t i = 0; i < x.out.size(); ++i) d.add(d.out, x.out[i], y.out[i]);
+  for (std::size_t i = 0; i < x.lse.size(); ++i) d.add(d.lse, x.lse[i], y.lse[i]);  // none where it was not asked for
+  return d;
+}
+
+// What the kernel wrote, taken out of its gaps; anything written in a gap spoils the shape.
+PrefillCase::Result got(const PrefillCase& c, const DeviceCase& on, bool& clean) {
+  const HostTensor layout = DeviceCase::layout(c);
+  const PrefillSpec& s = c.s;
+  std::vector<std::uint16_t> out = on.out();
+  std::vector<float> lse = on.lse();
+  PrefillCase::Result r;
+  for (int b = 0; b < s.batch; ++b)
+    for (int h = 0; h < s.hq; ++h)
+      for (int i = 0; i < s.nq; ++i)
+        for (int d = 0; d < s.dv; ++d) {
+          std::uint16_t& x = out[layout.at(b, h, i, d)];
+          clean = clean && x != HostTensor::kUntouched;
+          r.out.push_back(c.number(x));
+          x = HostTensor::kUntouched;
+        }
+  for (const std::uint16_t x : out) clean = clean && x == HostTensor::kUntouched;
+  const auto poisoned = [](float x) { return std::bit_cast<std::uint32_t>(x) == 0xffffffffu; };
+  for (std::size_t i = 0; i < lse.size(); ++i) {
+    const bool inside = s.lse && i >= DeviceCase::kGap && i < lse.size() - DeviceCase::kGap;
+    clean = clean && poisoned(lse[i]) != inside;
+    if (inside) r.lse.push_back(lse[i]);
+  }
+  return r;
+}
+
+std::vector<PrefillSpec> specs() {
+  static constexpr std::pair<int, int> kDims[] = {{64, 64}, {80, 80}, {96, 96}, {128, 128}, {192, 128}, {256, 256}};
+  static constexpr std::pair<int, int> kHeads[] = {{1, 1}, {4, 2}, {3, 3}, {6, 2}, {8, 1}};
+  static constexpr std::pair<int, int> kLengths[] = {{1, 1},     {1, 300},   {64, 64},   {65, 129},
+                                                     {127, 255}, {129, 128}, {200, 77},  {300, 420},
+                                                     {384, 384}, {193, 512}, {500, 131}, {130, 1}};
+  static constexpr double kDensities[] = {0.1, 0.5, 1.0};
+  static constexpr float kSpreads[] = {1.0f, 8.0f};
+  std::vector<PrefillSpec> all;
+  for (const auto& x : test::pairwise({2, 6, 5, 12, 2, 2, 2, 2, 2, 2, 5, 3, 3, 2, 2}, 30)) {
+    PrefillSpec s;
+    s.dtype = x[0] ? Dtype::f16 : Dtype::bf16;
+    s.dk = kDims[x[1]].first, s.dv = kDims[x[1]].second;
+    s.hq = kHeads[x[2]].first, s.hkv = kHeads[x[2]].second;
+    s.nq = kLengths[x[3]].first, s.nk = kLengths[x[3]].second;
+    s.block_q = x[4] ? 64 : 128, s.block_k = x[5] ? 64 : 128;
+    s.causal = x[6], s.token_major = x[7], s.lse = !x[8], s.lists_of_sequences = x[9];
+    s.cover = static_cast<Cover>(x[10]), s.share = static_cast<Share>(x[11]);
+    s.density = kDensities[x[12]], s.spread = kSpreads[x[13]], s.batch = 1 + static_cast<int>(x[14]);
+    s.seed = 300 + all.size();
+    all.push_back(s);
+  }
+  return all;
+}
+
+struct Expected {
+  std::unique_ptr<PrefillCase> c;
+  PrefillCase::Result want;
+  Distance allowed;
+};
+Expected expect(const PrefillSpec& s) {
+  Expected e{std::make_unique<PrefillCase>(s), {}, {}};
+  e.want = e.c->reference();
+  for (const float shift : {0.0f, 0.4f}) {
+    const Distance d = between(e.c->plain(shift), e.want);
+    e.allowed.out = std::max(e.allowed.out, d.out);
+    e.allowed.lse = std::max(e.allowed.lse, d.lse);
+  }
+  e.allowed.out = 2 * e.allowed.out + 1e-3;
+  e.allowed.lse = 2 * e.allowed.lse + 1e-3;
+  return e;
+}
+
+void start(const DeviceCase& on, const PrefillSpec& s) {
+  ASSERT_EQ(kernel::cuda::prefill_why_not(on.a), nullptr) << s.line();
+  ASSERT_EQ(kernel::cuda::prefill(on.a, nullptr), nullptr) << s.line();
+  must(cudaDeviceSynchronize());
+}
+
+class CudaPrefill : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    int n = 0;
+    if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0) GTEST_SKIP() << "no GPU here";
+    must(cudaDeviceGetAttribute(&major_, cudaDevAttrComputeCapabilityMajor, 0));
+  }
+  int major_ = 0;
+};
+
+TEST_F(CudaPrefill, BoundOfEveryKernel) {
+  // References take longer than the GPU: as many at a time as there are cores.
+  static std::counting_semaphore<> cores(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  std::vector<std::future<Expected>> coming;
+  for (const PrefillSpec& s : specs())
+    coming.push_back(std::async(std::launch::async, [s] {
+      cores.acquire();
+      Expected e = expect(s);
+      cores.release();
+      return e;
+    }));
+  int taken = 0;
+  double worst = 0;
+  for (auto& future : coming) {
+    const Expected e = future.get();
+    const PrefillSpec& s = e.c->s;
+    DeviceCase on(*e.c);
+    EXPECT_EQ(on.list_error(), ListError::none) << s.line();
+    EXPECT_TRUE(major_ != 9 || !kernel::cuda::sm90a::prefill_why_not(on.a))
+        << "refused by the fast kernel: " << s.line();
+
+    const auto judge = [&](const char* kernel) {
+      bool clean = true;
+      const PrefillCase::Result result = got(*e.c, on, clean);
+      EXPECT_TRUE(clean) << kernel << ": a place not written, or one written that is not its own: " << s.line();
+      const Distance d = between(result, e.want);
+      EXPECT_TRUE(d.same_shape && d.out <= e.allowed.out && d.lse <= e.allowed.lse)
+          << kernel << ": out off by " << d.out << " (allowed " << e.allowed.out << "), lse by " << d.lse
+          << " (allowed " << e.allowed.lse << "), shape " << d.same_shape << ": " << s.line();
+      return d.out / e.allowed.out;
+    };
+    ASSERT_EQ(kernel::cuda::sm80::prefill(on.a, nullptr), nullptr) << s.line();
+    must(cudaDeviceSynchronize());
+    judge("plain");
+    on.poison();
+    start(on, s);
+    worst = std::max(worst, judge("best"));
+
+    const std::vector<std::uint16_t> out = on.out();
+    const std::vector<float> lse = on.lse();
+    on.poison();
+    start(on, s);
+    EXPECT_EQ(out, on.out()) << "other bits the second time: " << s.line();
+    EXPECT_EQ(0, std::memcmp(lse.data(), on.lse().data(), lse.size() * sizeof(float))) << s.line();
+    EXPECT_EQ(on.work(), (std::vector<std::uint32_t>{0, 0})) << s.line();
+    ++taken;
+  }
+  fmt::print("{} cases, largest error {:.2f} of the allowed one\n", taken, worst);
+}
+
+// Many tiles for every thread block, uneven lists with runs of empty ones, and other work on the card beside.
+TEST_F(CudaPrefill, SameBitsEveryTime) {
+  for (const auto& [cover, block_q] : {std::pair{Cover::random, 128}, {Cover::empty_rows, 64}, {Cover::dense, 128}}) {
+    PrefillSpec s;
+    s.hq = 8, s.hkv = 2, s.nq = s.nk = 4000, s.cover = cover, s.block_q = block_q, s.density = 0.3;
+    DeviceCase on{PrefillCase(s)};
+    start(on, s);
+    const auto out = on.out();
+    DeviceArray<char> other(std::size_t{64} << 20);
+    cudaStream_t beside;
+    must(cudaStreamCreateWithFlags(&beside, cudaStreamNonBlocking));
+    for (int again = 0; again < 100; ++again) {
+      if (again % 10 == 0) on.poison();
+      must(cudaMemsetAsync(other.data(), again, other.size(), beside));
+      ASSERT_EQ(kernel::cuda::prefill(on.a, nullptr), nullptr);
+      if (again % 10 == 9) {
+        must(cudaDeviceSynchronize());
+        ASSERT_EQ(out, on.out()) << "time " << again << ": " << s.line();
+      }
+    }
+    must(cudaStreamDestroy(beside));
+  }
+}
+
+TEST_F(CudaPrefill, GraphsReplayIt) {
+  PrefillSpec s;
+  s.cover = Cover::random;
+  DeviceCase on{PrefillCase(s)};
+  start(on, s);
+  const auto out = on.out();
+  on.poison();
+  cudaStream_t stream;
+  cudaGraph_t graph;
+  cudaGraphExec_t replay;
+  must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  must(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+  ASSERT_EQ(kernel::cuda::prefill(on.a, stream), nullptr);
+  must(cudaStreamEndCapture(stream, &graph));
+  must(cudaGraphInstantiate(&replay, graph, 0));
+  for (int i = 0; i < 3; ++i) must(cudaGraphLaunch(replay, stream));
+  must(cudaStreamSynchronize(stream));
+  EXPECT_EQ(out, on.out());
+  must(cudaGraphExecDestroy(replay));
+  must(cudaGraphDestroy(graph));
+  must(cudaStreamDestroy(stream));
+}
+
+// A visible key that is no number spreads to the rows that see it, and to no other block of rows.
+TEST_F(CudaPrefill, NanSpreadsToItsRows) {
+  PrefillSpec s;
+  s.nq = s.nk = 512, s.hq = s.hkv = 1;
+  PrefillCase c(s);
+  c.k.data[c.k.at(0, 0, 300, 5)] = HostTensor::kUntouched;
+  DeviceCase on(c);
+  start(on, s);
+  const auto out = on.out();
+  const auto lse = on.lse();
+  for (int i = 0; i < s.nq; ++i) {
+    EXPECT_EQ(std::isnan(c.number(out[DeviceCase::layout(c).at(0, 0, i, 0)])), i >= 300) << i;
+    EXPECT_EQ(std::isnan(lse[DeviceCase::kGap + static_cast<std::size_t>(i)]), i >= 300) << i;
+  }
+}
+
+TEST_F(CudaPrefill, NothingToDo) {
+  PrefillSpec s;
+  s.nk = 0, s.causal = false;
+  const PrefillCase c(s);
+  DeviceCase on(c);
+  on.a.k.data = on.a.v.data = nullptr;
+  start(on, s);
+  bool clean = true;
+  const auto r = got(c, on, clean);
+  EXPECT_TRUE(clean);
+  for (const float x : r.out) EXPECT_EQ(x, 0.0f);
+  for (const float x : r.lse) EXPECT_EQ(x, -INFINITY);
+  on.a.nq = 0;
+  start(on, s);
+  on.a.nq = s.nq, on.a.batch = 0;
+  start(on, s);
+}
+
+TEST_F(CudaPrefill, ListsAreChecked) {
+  PrefillSpec s;
+  s.nq = s.nk = 700, s.cover = Cover::partial, s.density = 1;
+  const auto with = [&](auto&& spoil) {
+    PrefillCase c(s);
+    spoil(c);
+    return DeviceCase(c).list_error();
+  };
+  EXPECT_EQ(with([](PrefillCase&) {}), ListError::none);
+  EXPECT_EQ(with([](PrefillCase& c) { c.row_ptr[3] = -1; }), ListError::row_ptr);
+  EXPECT_EQ(with([](PrefillCase& c) { c.row_ptr.back() += 1; }), ListError::row_ptr);
+  EXPECT_EQ(with([](PrefillCase& c) { c.columns[8] = 6; }), ListError::column);
+  EXPECT_EQ(with([](PrefillCase& c) { c.columns[8] = -1; }), ListError::column);
+  EXPECT_EQ(with([](PrefillCase& c) { c.columns[1] = c.columns[0]; }), ListError::twice);
+  EXPECT_EQ(with([](PrefillCase& c) { c.bits[2] = DeviceCase::masks(c); }), ListError::bits);
+}
+
+TEST_F(CudaPrefill, RefusesWhatItCannotTake) {
+  const PrefillCase c({.nq = 64, .nk = 64, .cover = Cover::random, .density = 1});
+  const DeviceCase on(c);
+  const auto refuses = [&](auto&& spoil) {
+    Prefill a = on.a;
+    spoil(a);
+    return kernel::cuda::prefill_why_not(a) != nullptr;
+  };
+  EXPECT_FALSE(refuses([](Prefill&) {}));
+  EXPECT_TRUE(refuses([](Prefill& a) { a.dtype = Dtype::f32; }));
+  EXPECT_TRUE(refuses([](Prefill& a) { a.hq = 5; }));
+  EXPECT_TRUE(refuses([](Prefill& a) { a.dk = 264; }));
+  EXPECT_TRUE(refuses([](Prefill& a) { a.nq = -1; }));
+  EXPECT_TRUE(refuses([](Prefill& a) { a.scale = 0; }));
+  EXPECT_TRUE(refuses([](Prefill& a) { a.scale = NAN; }));
+  EXPECT_TRUE(refuses([](Prefill& a) { a.work = nullptr; }));
+  EXPECT_TRUE(refuses([](Prefill& a) { a.k.data = nullptr; }));
+  EXPECT_TRUE(refuses([](Prefill& a) { a.lists.block_q = 32; }));
+  EXPECT_TRUE(refuses([](Prefill& a) { a.lists.heads = 3; }));
+  EXPECT_TRUE(refuses([](Prefill& a) { a.lists.batches = 2; }));
+  EXPECT_TRUE(refuses([](Prefill& a) { a.lists.columns = nullptr; }));
+
+  // What TMA cannot read or nobody compiled goes to the plain kernel.
+  const auto left_to_plain = [&](auto&& spoil) {
+    Prefill a = on.a;
+    spoil(a);
+    return kernel::cuda::sm90a::prefill_why_not(a) && !kernel::cuda::prefill_why_not(a);
+  };
+  EXPECT_EQ(left_to_plain([](Prefill&) {}), major_ != 9);
+  EXPECT_TRUE(left_to_plain([](Prefill& a) { a.dk = 72; }));
+  EXPECT_TRUE(left_to_plain([](Prefill& a) { a.q.data = static_cast<char*>(a.q.data) + 2; }));
+  EXPECT_TRUE(left_to_plain([](Prefill& a) { a.v.row += 4; }));
+  EXPECT_TRUE(left_to_plain([](Prefill& a) { a.k.row = 0; }));
+}
+
+}  // namespace
+}  // namespace lacuna
