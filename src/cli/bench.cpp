@@ -2,12 +2,14 @@
 // lacuna bench: the time of one attention call, K and V packed as a host keeps them, the selection
 // already lowered. What packing and lowering cost stands beside it. With a peer, both run in turns. An attend_grad case
 // is timed in turns with its forward. A choose case is a whole method at work, in turns with dense (cli/choosing.h).
+// Runs are kept, compared and shown by cli/bench_saved.h, bench_against.h and bench_history.h.
 #include "cli/bench.h"
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <thread>
 
 #include <fmt/format.h>
@@ -15,6 +17,9 @@
 
 #include "base/buffer.h"
 #include "base/clock.h"
+#include "cli/bench_against.h"
+#include "cli/bench_history.h"
+#include "cli/bench_saved.h"
 #include "cli/case_options.h"
 #include "cli/choosing.h"
 #include "cli/grad_problem.h"
@@ -28,12 +33,14 @@ namespace {
 
 struct Spread {
   double median = 0, min = 0, max = 0;  // seconds
+  std::vector<double> rounds;           // as they came
 };
 
-Spread spread(std::vector<double> seconds) {
-  std::sort(seconds.begin(), seconds.end());
-  const std::size_t n = seconds.size();
-  return {n % 2 ? seconds[n / 2] : 0.5 * (seconds[n / 2 - 1] + seconds[n / 2]), seconds.front(), seconds.back()};
+Spread spread(const std::vector<double>& seconds) {
+  std::vector<double> sorted = seconds;
+  std::sort(sorted.begin(), sorted.end());
+  const std::size_t n = sorted.size();
+  return {n % 2 ? sorted[n / 2] : 0.5 * (sorted[n / 2 - 1] + sorted[n / 2]), sorted.front(), sorted.back(), seconds};
 }
 
 // Thread pools spin for a moment after their work; the other side's time begins when that is over.
@@ -50,9 +57,9 @@ struct Outcome {
   double dense = 0;  // seconds of the dense case of the same shape, if it came before
 };
 
-// How often, so that a case takes about `budget` seconds: at least 3 times, at most `most`.
+// How often, so that a case takes about `budget` seconds: often enough for --against, at most `most` times.
 int repeats(double once, double budget, int most) {
-  return std::clamp(static_cast<int>(budget / std::max(once, 1e-6)), 3, most);
+  return std::clamp(static_cast<int>(budget / std::max(once, 1e-6)), static_cast<int>(kFewestRounds), most);
 }
 
 // The kernel for a call, or why none of them takes it.
@@ -501,14 +508,89 @@ nlohmann::ordered_json as_json(const Case& c, const Choosing& o) {
           {"note", o.note}};
 }
 
+// What two runs are compared by.
+CaseRounds rounds_of(const Case& c, const Outcome& o) {
+  CaseRounds r{c.line(), o.kernel, "ms", o.ours.rounds};
+  for (double& x : r.rounds) x *= 1e3;
+  return r;
+}
+CaseRounds rounds_of(const Case& c, const Choosing& o) { return {c.line(), o.kernel, "share_of_dense", o.share}; }
+
 // Prints and keeps what a case took.
-template <class Measured>
-Status record(const Case& c, const Result<Measured>& outcome, bool speak, Progress& progress, nlohmann::ordered_json& cases) {
-  progress.clear();
-  if (!outcome.ok()) return outcome.error();
-  if (speak) print(c, outcome.value());
-  cases.push_back(as_json(c, outcome.value()));
-  return {};
+struct Record {
+  bool speak;
+  Progress& progress;
+  nlohmann::ordered_json& cases;
+  SavedRun run;
+  std::optional<Against> against;
+
+  template <class Measured>
+  Status add(const Case& c, const Result<Measured>& outcome) {
+    progress.clear();
+    if (!outcome.ok()) return outcome.error();
+    if (speak) print(c, outcome.value());
+    cases.push_back(as_json(c, outcome.value()));
+    run.cases.push_back(rounds_of(c, outcome.value()));
+    if (!against) return {};
+    const std::string words = against->add(run.cases.back());
+    if (speak) fmt::print("  {}\n", words);
+    if (speak) std::fflush(stdout);
+    cases.back()["against"] = against->last();
+    return {};
+  }
+};
+
+// The flags of saved runs.
+struct SavedOptions {
+  std::string save, against, html;
+  std::vector<std::string> history;
+  double limit = 0;  // --fail-above; 0: none
+
+  void add_to(CLI::App& app) {
+    app.add_option("--save", save, "keep all rounds of this run in a file")->type_name("FILE");
+    app.add_option("--against", against, "compare with a run that --save kept: new / old of each case and how sure that is")
+        ->type_name("FILE");
+    app.add_option("--fail-above", limit, "with --against: exit code 1 if a case is slower and takes more than so many times as long")
+        ->check(CLI::Range(1.0, 1e6))
+        ->type_name("RATIO");
+    app.add_option("--history", history, "run nothing: runs that --save kept, by their dates, as a page (--html)")->type_name("FILES");
+    app.add_option("--html", html, "the page of --history: one file that needs no network")->type_name("FILE");
+  }
+
+  // "" or which of them do not go together, or cannot be written.
+  std::string check(const CaseOptions& cases, int runs) const {
+    if (history.empty() != html.empty()) return "--history and --html: one needs the other";
+    if (!history.empty() && !(save + against).empty()) return "--history: shows files; it takes no --save and no --against";
+    if (!history.empty() && (!cases.words.empty() || cases.json.wanted())) return "--history: shows files; it takes no CASES and no --json";
+    if (limit > 0 && against.empty()) return "--fail-above: needs a run to compare with (--against FILE)";
+    const auto fewest = static_cast<int>(kFewestRounds), most = static_cast<int>(kMostRounds);
+    if (!(save + against).empty() && runs > 0 && (runs < fewest || runs > most))
+      return fmt::format("--runs: got {}, need {}..{} with --save or --against: fewer have no spread", runs, fewest, most);
+    const std::string why = save.empty() ? "" : check_writable("--save", save);
+    return !why.empty() || html.empty() ? why : check_writable("--html", html);
+  }
+};
+
+int show_history(const SavedOptions& o) {
+  std::vector<SavedRun> runs;
+  for (const std::string& path : o.history) {
+    auto run = read_run("--history", path);
+    if (!run.ok()) return bad_input(run.error().what);
+    runs.push_back(std::move(run.value()));
+  }
+  const std::string why = write_text(o.html, history_html(std::move(runs)));
+  return why.empty() ? kOk : bad_input(fmt::format("--html {}: cannot write ({})", o.html, why));
+}
+
+// The run to compare with, or nothing.
+Result<std::optional<Against>> read_against(const SavedOptions& o) {
+  if (o.against.empty()) return std::optional<Against>();
+  auto run = read_run("--against", o.against);
+  if (!run.ok()) return run.error();
+  Against against(std::move(run.value()));
+  if (o.limit > 0 && !against.same_machine())
+    return bad_argument(fmt::format("--fail-above: {} is of another machine; save a run on this one", o.against));
+  return std::optional(std::move(against));
 }
 
 }  // namespace
@@ -522,8 +604,14 @@ int verb_bench(int argc, char** argv) {
   app.add_option("--peer", peer, "also time llama.cpp's own attention (the quickest of its builds here): llama")
       ->check(CLI::IsMember({"llama"}));
   app.add_option("-r,--runs", runs, "timed runs per case (default: about three seconds' worth)")->check(CLI::Range(1, 100000));
+  SavedOptions saved;
+  saved.add_to(app);
   if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
-  if (const std::string why = options.json.check(); !why.empty()) return bad_input(why);
+  for (const std::string& why : {options.json.check(), saved.check(options, runs)})
+    if (!why.empty()) return bad_input(why);
+  if (!saved.history.empty()) return show_history(saved);
+  auto against = read_against(saved);
+  if (!against.ok()) return bad_input(against.error().what);
   auto cases = options.read("perf_");
   if (!cases.ok()) return bad_input(cases.error().what);
 
@@ -535,6 +623,8 @@ int verb_bench(int argc, char** argv) {
                              "speed seen in this run; in brackets, the share of our time."));
   nlohmann::ordered_json document = {{"machine", describe(detect_features())}, {"cases", nlohmann::ordered_json::array()}};
   Progress progress("bench", static_cast<long long>(cases.value().size()), "cases");
+  Record record{speak, progress, document["cases"], new_run(), std::move(against.value())};
+  if (record.against && speak) fmt::print("{}\n", record.against->heading());
   long long done = 0;
   Roofline roofline;
   std::map<std::string, double> dense;  // seconds, by the line without its selection
@@ -542,7 +632,6 @@ int verb_bench(int argc, char** argv) {
     progress.update(done++);
     try {
       const bool with_peer = !peer.empty() && c.op == "attend";
-      auto& to = document["cases"];
       Status done_well;
       if (c.op == "attend") {
         auto outcome = bench_attend(c, with_peer, runs, roofline);
@@ -551,28 +640,39 @@ int verb_bench(int argc, char** argv) {
           if (is_dense(c)) whole = outcome.value().ours.median;
           else outcome.value().dense = whole;
         }
-        done_well = record(c, outcome, speak, progress, to);
+        done_well = record.add(c, outcome);
       } else if (c.op == "attend_grad") {
-        done_well = record(c, bench_grad(c, runs, roofline), speak, progress, to);
+        done_well = record.add(c, bench_grad(c, runs, roofline));
       } else if (c.op == "int4_scores") {
-        done_well = record(c, bench_side_scores(c, kernel::int4_scores_list, runs, roofline), speak, progress, to);
+        done_well = record.add(c, bench_side_scores(c, kernel::int4_scores_list, runs, roofline));
       } else if (c.op == "int8_scores") {
-        done_well = record(c, bench_side_scores(c, kernel::int8_scores_list, runs, roofline), speak, progress, to);
+        done_well = record.add(c, bench_side_scores(c, kernel::int8_scores_list, runs, roofline));
       } else if (c.op == "attend_maxima") {
-        done_well = record(c, bench_maxima(c, runs, roofline), speak, progress, to);
+        done_well = record.add(c, bench_maxima(c, runs, roofline));
       } else if (c.op == "choose") {
-        done_well = record(c, measure_choosing(c, runs), speak, progress, to);
+        done_well = record.add(c, measure_choosing(c, runs));
       } else {
-        done_well = record(c, bench_strided(c, runs, roofline), speak, progress, to);
+        done_well = record.add(c, bench_strided(c, runs, roofline));
       }
       if (!done_well.ok()) return bad_input(fmt::format("{}: {}", done_well.error().what, c.line()));
     } catch (const std::bad_alloc&) {
       return bad_input(fmt::format("out of memory: {}", c.line()));
     }
   }
+  if (record.against) {
+    document["against"] = record.against->as_json();
+    if (speak) fmt::print("\n{}", record.against->summary());
+  }
   if (options.json.wanted())
     if (const std::string why = options.json.write(document); !why.empty()) return bad_input(why);
-  return kOk;
+  if (!saved.save.empty())
+    if (const std::string why = save_run(saved.save, record.run); !why.empty()) return bad_input(why);
+  const int above = saved.limit > 0 ? record.against->above(saved.limit) : 0;
+  if (above == 0) return kOk;
+  std::fflush(stdout);
+  fmt::print(stderr, "lacuna: {} {} more than {:g} times as long as in {}\n", above, above == 1 ? "case takes" : "cases take",
+             saved.limit, saved.against);
+  return kFailedCheck;
 }
 
 }  // namespace lacuna::cli

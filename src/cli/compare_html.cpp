@@ -3,13 +3,13 @@
 
 #include <fmt/format.h>
 
-#include "cli/chart.h"
 #include "cli/common.h"
 #include "cli/compare_figures.h"
 #include "cli/compare_table.h"
 #include "cli/html.h"
 #include "cli/lengths.h"
 #include "cli/pictures.h"
+#include "cli/series.h"
 
 namespace lacuna::cli {
 namespace {
