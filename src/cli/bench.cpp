@@ -2,7 +2,7 @@
 // lacuna bench: the time of one attention call, K and V packed as a host keeps them, the selection
 // already lowered. What packing and lowering cost stands beside it. With a peer, both run in turns. An attend_grad case
 // is timed in turns with its forward. A choose case is a whole method at work, in turns with dense (cli/choosing.h).
-// Runs are kept, compared and shown by cli/bench_saved.h, bench_against.h and bench_history.h.
+// Runs are kept, compared and shown: cli/saved_options.h.
 #include "cli/bench.h"
 
 #include <algorithm>
@@ -18,11 +18,12 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "cli/bench_against.h"
-#include "cli/bench_history.h"
 #include "cli/bench_saved.h"
 #include "cli/case_options.h"
 #include "cli/choosing.h"
 #include "cli/grad_problem.h"
+#include "cli/ratio.h"
+#include "cli/saved_options.h"
 #include "cli/verbs.h"
 #include "engine/packed_tensor.h"
 #include "engine/roofline.h"
@@ -540,59 +541,6 @@ struct Record {
   }
 };
 
-// The flags of saved runs.
-struct SavedOptions {
-  std::string save, against, html;
-  std::vector<std::string> history;
-  double limit = 0;  // --fail-above; 0: none
-
-  void add_to(CLI::App& app) {
-    app.add_option("--save", save, "keep all rounds of this run in a file")->type_name("FILE");
-    app.add_option("--against", against, "compare with a run that --save kept: new / old of each case and how sure that is")
-        ->type_name("FILE");
-    app.add_option("--fail-above", limit, "with --against: exit code 1 if a case is slower and takes more than so many times as long")
-        ->check(CLI::Range(1.0, 1e6))
-        ->type_name("RATIO");
-    app.add_option("--history", history, "run nothing: runs that --save kept, by their dates, as a page (--html)")->type_name("FILES");
-    app.add_option("--html", html, "the page of --history: one file that needs no network")->type_name("FILE");
-  }
-
-  // "" or which of them do not go together, or cannot be written.
-  std::string check(const CaseOptions& cases, int runs) const {
-    if (history.empty() != html.empty()) return "--history and --html: one needs the other";
-    if (!history.empty() && !(save + against).empty()) return "--history: shows files; it takes no --save and no --against";
-    if (!history.empty() && (!cases.words.empty() || cases.json.wanted())) return "--history: shows files; it takes no CASES and no --json";
-    if (limit > 0 && against.empty()) return "--fail-above: needs a run to compare with (--against FILE)";
-    const auto fewest = static_cast<int>(kFewestRounds), most = static_cast<int>(kMostRounds);
-    if (!(save + against).empty() && runs > 0 && (runs < fewest || runs > most))
-      return fmt::format("--runs: got {}, need {}..{} with --save or --against: fewer have no spread", runs, fewest, most);
-    const std::string why = save.empty() ? "" : check_writable("--save", save);
-    return !why.empty() || html.empty() ? why : check_writable("--html", html);
-  }
-};
-
-int show_history(const SavedOptions& o) {
-  std::vector<SavedRun> runs;
-  for (const std::string& path : o.history) {
-    auto run = read_run("--history", path);
-    if (!run.ok()) return bad_input(run.error().what);
-    runs.push_back(std::move(run.value()));
-  }
-  const std::string why = write_text(o.html, history_html(std::move(runs)));
-  return why.empty() ? kOk : bad_input(fmt::format("--html {}: cannot write ({})", o.html, why));
-}
-
-// The run to compare with, or nothing.
-Result<std::optional<Against>> read_against(const SavedOptions& o) {
-  if (o.against.empty()) return std::optional<Against>();
-  auto run = read_run("--against", o.against);
-  if (!run.ok()) return run.error();
-  Against against(std::move(run.value()));
-  if (o.limit > 0 && !against.same_machine())
-    return bad_argument(fmt::format("--fail-above: {} is of another machine; save a run on this one", o.against));
-  return std::optional(std::move(against));
-}
-
 }  // namespace
 
 int verb_bench(int argc, char** argv) {
@@ -609,8 +557,8 @@ int verb_bench(int argc, char** argv) {
   if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
   for (const std::string& why : {options.json.check(), saved.check(options, runs)})
     if (!why.empty()) return bad_input(why);
-  if (!saved.history.empty()) return show_history(saved);
-  auto against = read_against(saved);
+  if (!saved.history.empty()) return saved.show_history();
+  auto against = saved.read_against();
   if (!against.ok()) return bad_input(against.error().what);
   auto cases = options.read("perf_");
   if (!cases.ok()) return bad_input(cases.error().what);

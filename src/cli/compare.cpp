@@ -111,6 +111,7 @@ int verb_compare(int argc, char** argv) {
   for (const std::string& why : {check_run_options(o), to.check()})
     if (!why.empty()) return bad_input(why);
   if (o.file == "-") return bad_input("-f -: compare reads the text once per run; give it as a file");
+  o.patterns = !to.html.empty() && o.audit != "off";
   std::vector<int> lengths;
   std::string error;
   if (!lengths_words.empty() && !parse_lengths(lengths_words, lengths, error)) return bad_input(error);

@@ -72,7 +72,9 @@ class Runs {
         const std::string method = document_["methods"][i].get<std::string>();
         const std::string label =
             method + at(text) + (rounds_ > 1 ? fmt::format(" ({} of {})", round + 1, rounds_) : "");
-        seen[i].push_back(run_of(child({"run", "--method=" + method, "--json=-"}, text, label), method));
+        std::vector<std::string> arguments = {"run", "--method=" + method, "--json=-"};
+        if (text.options.patterns) arguments.emplace_back("--patterns");
+        seen[i].push_back(run_of(child(arguments, text, label), method));
         Json run = median_run(seen[i]);
         run["kl_mean"] = run["same_top_share"] = nullptr;
         if (method == "stock" && run["state"] == kDone) {  // stock is the measure: no distance from itself

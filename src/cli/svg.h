@@ -16,6 +16,11 @@ class Svg {
   Svg(double width, double height,
       std::string_view what);  // `what`: a sentence for those who cannot see it; "" = decoration
   void rect(double x, double y, double w, double h, std::string_view fill, std::string_view tip = {});
+  // Many rectangles as one shape, of one colour and opacity, with sharp edges; none: nothing.
+  struct Box {
+    double x, y, w, h;
+  };
+  void boxes(const std::vector<Box>& boxes, std::string_view colour, double opacity);
   void rule(double x1, double y1, double x2, double y2);
   void path(const Points& points, std::string_view colour, std::string_view dashes = {});
   void ideal(const Points& points);  // a faint dashed line: what could be, or a border

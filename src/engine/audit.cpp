@@ -52,13 +52,14 @@ void Session::Impl::end_row(bool nothing_left_out, bool drawn, bool counted) {
 }
 
 // Nothing was left out: these rows lost nothing, and count as such.
-void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args& args) {
+void Session::Impl::audit_lossless(const AttendCall& c, const MaskEntry& mask, const op::Attend::Args& args) {
   for (const Segment& s : mask.visible.segments()) {
     draw_rows(s, false);
     for (const AuditedRow& a : audited) {
       if (mask.visible.visible_keys(s.row_begin + a.row) < kMinAuditedKeys) continue;
       for (int h = 0; h < args.hq; ++h) count_row(0, 0, a.drawn, a.counted);
       end_row(true, a.drawn, a.counted);
+      if (drawn_now() && a.drawn) patterns->add_row(c.layer, mask.visible, s, a.row, args, s.row_begin + a.row, *parallel);
     }
   }
 }
@@ -127,6 +128,7 @@ Status Session::Impl::audit_segment(const AttendCall& c, const MaskEntry& mask, 
         count_row(lost, error, drawn, counted);
       }
       end_row(outcome.all_kept, drawn, counted);
+      if (drawn_now() && drawn) patterns->add_row(c.layer, mask.visible, s, row, args, row, *parallel);
     }
   }
   return {};

@@ -53,6 +53,7 @@ Result<std::unique_ptr<Session>> Session::open(const Options& options) {
     s.parallel = s.own_pool.get();
   }
   s.rng = Rng(options.seed);
+  if (options.patterns) s.patterns = std::make_unique<Patterns>();
   return session;
 }
 
@@ -472,6 +473,10 @@ Status Session::Impl::attend(const AttendCall& c) {
   scratch_phase = {};
   side = nullptr;
   if (!c.counted) phase = &scratch_phase;
+  if (drawn_now()) {
+    patterns->announce(prompt_tokens);
+    patterns->choose_layers(n_layers, windowed_layers);
+  }
 
   // Plans first: the common case, nothing left out anywhere, is one kernel call for all rows.
   bool sparse = false;
@@ -517,7 +522,8 @@ Status Session::Impl::attend(const AttendCall& c) {
     LACUNA_CHECK(execute(c, args));
     r.attended_pairs += allowed_pairs;
     r.kv_bytes += kv_bytes(args, mask.dense);
-    if (options.audit != Audit::off) audit_lossless(mask, args);
+    if (drawn_now()) patterns->count_heads(c.layer, args.hq, mask.allowed_pairs, nullptr);
+    if (options.audit != Audit::off) audit_lossless(c, mask, args);
     for (const Chosen& x : chosen) tell_chooser(x, {});
     return {};
   }
@@ -556,6 +562,7 @@ Result<Session::Impl::Outcome> Session::Impl::attend_segment(const AttendCall& c
   Outcome outcome{.density = allowed > 0 ? lowered.attended_pairs / (allowed * lowered.heads) : 1.0};
   outcome.all_kept = lowered.attended_pairs == allowed * lowered.heads && !args.pv_skip;
   if (heads) tell_contract(lowered, args.hq, allowed, false);
+  if (drawn_now()) patterns->count_heads(c.layer, args.hq, allowed, &lowered);
   if (options.audit == Audit::off) return outcome;
   const Timed timed(*this, Verb::account);
   draw_rows(s, trial);

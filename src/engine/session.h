@@ -15,6 +15,7 @@
 #include "engine/chooser.h"
 #include "engine/lower.h"
 #include "engine/packed_tensor.h"
+#include "engine/patterns.h"
 #include "engine/pick.h"
 #include "engine/side.h"
 #include "lacuna/lacuna.h"
@@ -95,6 +96,7 @@ struct Session::Impl final : Context {
     bool all_kept = false;  // nothing was left out, and what two log-sums differ by is rounding
   };
   void tell_chooser(const Chosen& chosen, const Outcome& outcome);
+  bool drawn_now() const { return patterns && phase == &prefill; }  // does this call go into pictures?
   static bool causal(const Visibility& v, const Segment& s);
   bool windowed(const AttendCall& c, const MaskEntry& mask);
   Result<Plan> plan(const Method& method, const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
@@ -109,7 +111,7 @@ struct Session::Impl final : Context {
     bool counted;      // in the report: drawn, or all are
   };
   void draw_rows(const Segment& s, bool trial);
-  void audit_lossless(const MaskEntry& mask, const op::Attend::Args& args);
+  void audit_lossless(const AttendCall& c, const MaskEntry& mask, const op::Attend::Args& args);
   void count_row(double lost, double error, bool drawn, bool counted);
   void end_row(bool nothing_left_out, bool drawn, bool counted);
   Status audit_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, Outcome& outcome);
@@ -160,6 +162,7 @@ struct Session::Impl final : Context {
   std::unique_ptr<Contract> contract;                       // set: options.max_loss or max_error
   std::vector<std::unique_ptr<Method>> wider;               // the method, keeping ever more
   Contract::Call contract_call;
+  std::unique_ptr<Patterns> patterns;                       // set: options.patterns
   const Contract::Choice* heads = nullptr;                  // of this call; null: no contract, or not about this call
   LoweredRuns lowered, audit_runs;
   std::vector<AuditedRow> audited;          // of a segment
