@@ -6,11 +6,12 @@
 #   side      scores from side data beside those from packed keys (cases/perf_side.txt)
 #   grad      its gradients beside its forward (cases/perf_attend_grad.txt)
 #   choose    what choosing costs, as a share of dense attention (cases/perf_choose.txt)
+#   saved     attention alone, all rounds, for lacuna bench --against and --history: saved/TIME-COMMIT.json
 #   compare   a real model reads a real text: stock, Lacuna dense, every method
 #   tasks     scores of a real model and their agreement with dense, by length (TASKS says of which)
 # Whole runs of real models by method and by length, and the cost of hosting: bench/study.py.
 #
-#   bench/figures.sh [attend] [limits] [side] [grad] [choose] [compare] [tasks]        all when none is named
+#   bench/figures.sh [attend] [limits] [side] [grad] [choose] [saved] [compare] [tasks]        all when none is named
 #
 # LACUNA_BUILD (build/release), LACUNA_MODELS (models), LLAMA_DIR and THREADS (2) say where and how;
 # METHODS says which compare and tasks take.
@@ -39,7 +40,7 @@ keep() {
   "$@" | tee -a "$file"
 }
 
-[[ $# -gt 0 ]] || set -- attend limits side grad choose compare tasks
+[[ $# -gt 0 ]] || set -- attend limits side grad choose saved compare tasks
 for what in "$@"; do
   case $what in
     attend) keep attend "$build/lacuna" bench cases/perf_attend.txt cases/perf_strided.txt --peer llama --json "$out/attend.json" ;;
@@ -47,6 +48,10 @@ for what in "$@"; do
     side) keep side "$build/lacuna" bench cases/perf_side.txt --json "$out/side.json" ;;
     grad) keep attend_grad "$build/lacuna" bench cases/perf_attend_grad.txt --json "$out/attend_grad.json" ;;
     choose) keep choose "$build/lacuna" bench cases/perf_choose.txt --json "$out/choose.json" ;;
+    saved)
+      mkdir -p "$out/saved"
+      "$build/lacuna" bench cases/perf_attend.txt --save "$out/saved/$(date -u +%Y-%m-%dT%H%M%S)-$version.json"
+      ;;
     compare)
       keep compare "$build/lacuna" compare -m "$models/smollm2-135m-instruct.gguf" -f "$models/texts/demo.txt" \
         -p "$(cat "$models/texts/demo_question.txt")" --methods "$methods" -t "$threads" --json "$out/compare.json"
@@ -57,6 +62,6 @@ for what in "$@"; do
           -f "$models/texts/demo.txt" --lengths 1k,2k,4k --methods "$methods" -t "$threads" --json "$out/task-$task.json"
       done
       ;;
-    *) echo "error: '$what': need attend, limits, side, grad, choose, compare or tasks" >&2; exit 1 ;;
+    *) echo "error: '$what': need attend, limits, side, grad, choose, saved, compare or tasks" >&2; exit 1 ;;
   esac
 done

@@ -43,6 +43,7 @@ struct Options {
   // Layers in which the model lets rows see only a window of keys: false = they stay dense, and the report
   // counts them apart; true = the method works there too.
   bool windowed = false;
+  bool patterns = false;         // keep pictures of what is kept for report_json(): densities of heads, maps of audited rows
   bool calibrate = false;        // run dense and feed the method's calibrator (lacuna calibrate)
   std::uint64_t seed = 1;        // of the audit's choice of rows
   std::string kernel;            // force one kernel of op attend, one for many rows; empty = the best that fits
@@ -53,7 +54,7 @@ struct Options {
 
 // Options from one line of text, for hosts that have nothing but a string:
 //   "SPEC precision=fast|high audit=off|sample|full max_loss=P max_error=P seed=N kernel=NAME machine=NAME threads=N
-//    windowed=dense|sparse calibrate=0|1"   P: a share, 0.01 or 1%
+//    windowed=dense|sparse patterns=0|1 calibrate=0|1"   P: a share, 0.01 or 1%
 // in any order, all of it optional. An unknown word is an error that names the nearest, `others`
 // included: names of settings that the host takes out itself.
 Result<Options> parse_options(std::string_view text, const std::vector<std::string>& others = {});

@@ -2,12 +2,14 @@
 // lacuna bench: the time of one attention call, K and V packed as a host keeps them, the selection
 // already lowered. What packing and lowering cost stands beside it. With a peer, both run in turns. An attend_grad case
 // is timed in turns with its forward. A choose case is a whole method at work, in turns with dense (cli/choosing.h).
+// Runs are kept, compared and shown: cli/saved_options.h.
 #include "cli/bench.h"
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <thread>
 
 #include <fmt/format.h>
@@ -15,9 +17,13 @@
 
 #include "base/buffer.h"
 #include "base/clock.h"
+#include "cli/bench_against.h"
+#include "cli/bench_saved.h"
 #include "cli/case_options.h"
 #include "cli/choosing.h"
 #include "cli/grad_problem.h"
+#include "cli/ratio.h"
+#include "cli/saved_options.h"
 #include "cli/verbs.h"
 #include "engine/packed_tensor.h"
 #include "engine/roofline.h"
@@ -28,12 +34,14 @@ namespace {
 
 struct Spread {
   double median = 0, min = 0, max = 0;  // seconds
+  std::vector<double> rounds;           // as they came
 };
 
-Spread spread(std::vector<double> seconds) {
-  std::sort(seconds.begin(), seconds.end());
-  const std::size_t n = seconds.size();
-  return {n % 2 ? seconds[n / 2] : 0.5 * (seconds[n / 2 - 1] + seconds[n / 2]), seconds.front(), seconds.back()};
+Spread spread(const std::vector<double>& seconds) {
+  std::vector<double> sorted = seconds;
+  std::sort(sorted.begin(), sorted.end());
+  const std::size_t n = sorted.size();
+  return {n % 2 ? sorted[n / 2] : 0.5 * (sorted[n / 2 - 1] + sorted[n / 2]), sorted.front(), sorted.back(), seconds};
 }
 
 // Thread pools spin for a moment after their work; the other side's time begins when that is over.
@@ -50,9 +58,9 @@ struct Outcome {
   double dense = 0;  // seconds of the dense case of the same shape, if it came before
 };
 
-// How often, so that a case takes about `budget` seconds: at least 3 times, at most `most`.
+// How often, so that a case takes about `budget` seconds: often enough for --against, at most `most` times.
 int repeats(double once, double budget, int most) {
-  return std::clamp(static_cast<int>(budget / std::max(once, 1e-6)), 3, most);
+  return std::clamp(static_cast<int>(budget / std::max(once, 1e-6)), static_cast<int>(kFewestRounds), most);
 }
 
 // The kernel for a call, or why none of them takes it.
@@ -501,15 +509,37 @@ nlohmann::ordered_json as_json(const Case& c, const Choosing& o) {
           {"note", o.note}};
 }
 
-// Prints and keeps what a case took.
-template <class Measured>
-Status record(const Case& c, const Result<Measured>& outcome, bool speak, Progress& progress, nlohmann::ordered_json& cases) {
-  progress.clear();
-  if (!outcome.ok()) return outcome.error();
-  if (speak) print(c, outcome.value());
-  cases.push_back(as_json(c, outcome.value()));
-  return {};
+// What two runs are compared by.
+CaseRounds rounds_of(const Case& c, const Outcome& o) {
+  CaseRounds r{c.line(), o.kernel, "ms", o.ours.rounds};
+  for (double& x : r.rounds) x *= 1e3;
+  return r;
 }
+CaseRounds rounds_of(const Case& c, const Choosing& o) { return {c.line(), o.kernel, "share_of_dense", o.share}; }
+
+// Prints and keeps what a case took.
+struct Record {
+  bool speak;
+  Progress& progress;
+  nlohmann::ordered_json& cases;
+  SavedRun run;
+  std::optional<Against> against;
+
+  template <class Measured>
+  Status add(const Case& c, const Result<Measured>& outcome) {
+    progress.clear();
+    if (!outcome.ok()) return outcome.error();
+    if (speak) print(c, outcome.value());
+    cases.push_back(as_json(c, outcome.value()));
+    run.cases.push_back(rounds_of(c, outcome.value()));
+    if (!against) return {};
+    const std::string words = against->add(run.cases.back());
+    if (speak) fmt::print("  {}\n", words);
+    if (speak) std::fflush(stdout);
+    cases.back()["against"] = against->last();
+    return {};
+  }
+};
 
 }  // namespace
 
@@ -522,8 +552,14 @@ int verb_bench(int argc, char** argv) {
   app.add_option("--peer", peer, "also time llama.cpp's own attention (the quickest of its builds here): llama")
       ->check(CLI::IsMember({"llama"}));
   app.add_option("-r,--runs", runs, "timed runs per case (default: about three seconds' worth)")->check(CLI::Range(1, 100000));
+  SavedOptions saved;
+  saved.add_to(app);
   if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
-  if (const std::string why = options.json.check(); !why.empty()) return bad_input(why);
+  for (const std::string& why : {options.json.check(), saved.check(options, runs)})
+    if (!why.empty()) return bad_input(why);
+  if (!saved.history.empty()) return saved.show_history();
+  auto against = saved.read_against();
+  if (!against.ok()) return bad_input(against.error().what);
   auto cases = options.read("perf_");
   if (!cases.ok()) return bad_input(cases.error().what);
 
@@ -535,6 +571,8 @@ int verb_bench(int argc, char** argv) {
                              "speed seen in this run; in brackets, the share of our time."));
   nlohmann::ordered_json document = {{"machine", describe(detect_features())}, {"cases", nlohmann::ordered_json::array()}};
   Progress progress("bench", static_cast<long long>(cases.value().size()), "cases");
+  Record record{speak, progress, document["cases"], new_run(), std::move(against.value())};
+  if (record.against && speak) fmt::print("{}\n", record.against->heading());
   long long done = 0;
   Roofline roofline;
   std::map<std::string, double> dense;  // seconds, by the line without its selection
@@ -542,7 +580,6 @@ int verb_bench(int argc, char** argv) {
     progress.update(done++);
     try {
       const bool with_peer = !peer.empty() && c.op == "attend";
-      auto& to = document["cases"];
       Status done_well;
       if (c.op == "attend") {
         auto outcome = bench_attend(c, with_peer, runs, roofline);
@@ -551,28 +588,39 @@ int verb_bench(int argc, char** argv) {
           if (is_dense(c)) whole = outcome.value().ours.median;
           else outcome.value().dense = whole;
         }
-        done_well = record(c, outcome, speak, progress, to);
+        done_well = record.add(c, outcome);
       } else if (c.op == "attend_grad") {
-        done_well = record(c, bench_grad(c, runs, roofline), speak, progress, to);
+        done_well = record.add(c, bench_grad(c, runs, roofline));
       } else if (c.op == "int4_scores") {
-        done_well = record(c, bench_side_scores(c, kernel::int4_scores_list, runs, roofline), speak, progress, to);
+        done_well = record.add(c, bench_side_scores(c, kernel::int4_scores_list, runs, roofline));
       } else if (c.op == "int8_scores") {
-        done_well = record(c, bench_side_scores(c, kernel::int8_scores_list, runs, roofline), speak, progress, to);
+        done_well = record.add(c, bench_side_scores(c, kernel::int8_scores_list, runs, roofline));
       } else if (c.op == "attend_maxima") {
-        done_well = record(c, bench_maxima(c, runs, roofline), speak, progress, to);
+        done_well = record.add(c, bench_maxima(c, runs, roofline));
       } else if (c.op == "choose") {
-        done_well = record(c, measure_choosing(c, runs), speak, progress, to);
+        done_well = record.add(c, measure_choosing(c, runs));
       } else {
-        done_well = record(c, bench_strided(c, runs, roofline), speak, progress, to);
+        done_well = record.add(c, bench_strided(c, runs, roofline));
       }
       if (!done_well.ok()) return bad_input(fmt::format("{}: {}", done_well.error().what, c.line()));
     } catch (const std::bad_alloc&) {
       return bad_input(fmt::format("out of memory: {}", c.line()));
     }
   }
+  if (record.against) {
+    document["against"] = record.against->as_json();
+    if (speak) fmt::print("\n{}", record.against->summary());
+  }
   if (options.json.wanted())
     if (const std::string why = options.json.write(document); !why.empty()) return bad_input(why);
-  return kOk;
+  if (!saved.save.empty())
+    if (const std::string why = save_run(saved.save, record.run); !why.empty()) return bad_input(why);
+  const int above = saved.limit > 0 ? record.against->above(saved.limit) : 0;
+  if (above == 0) return kOk;
+  std::fflush(stdout);
+  fmt::print(stderr, "lacuna: {} {} more than {:g} times as long as in {}\n", above, above == 1 ? "case takes" : "cases take",
+             saved.limit, saved.against);
+  return kFailedCheck;
 }
 
 }  // namespace lacuna::cli

@@ -7,54 +7,17 @@
 #include <fmt/format.h>
 
 #include "cli/common.h"
-#include "cli/compare_figures.h"
 #include "cli/html.h"
 
 namespace lacuna::cli {
 
-using Json = nlohmann::ordered_json;
 using Anchor = Svg::Anchor;
-
-static constexpr std::size_t kColours = 6;
-
-std::string_view Series::colour() const {
-  if (name == "stock") return kGrey;
-  if (name == "dense") return kInk;
-  const std::size_t k = number >= 2 ? number - 2 : number;
-  return html_colour(k + k / kColours);
-}
-
-std::size_t Series::mark() const { return number < 2 ? number : 2 + (number - 2) % (Svg::kMarks - 2); }
-
-std::string_view Series::dashes() const {
-  static constexpr std::string_view kDashes[] = {"", "7 3", "2 3"};
-  return number < 2 ? "" : kDashes[(number - 2) / kColours % std::size(kDashes)];
-}
-
-std::vector<Series> series_of(const Json& document) {
-  std::vector<Series> list;
-  for (const Json& method : document["methods"]) list.push_back({method.get<std::string>(), list.size()});
-  return list;
-}
-
-const Json* run_of(const Json& length, const Series& method) { return find_run(length, method.name); }
 
 std::string figure_html(std::string_view id, std::string_view title, const Svg& picture, std::string_view keys,
                         std::string_view caption) {
   return fmt::format(
       "<figure id=\"{}\">\n<h3>{}</h3>\n{}<div class=\"keys\">{}</div>\n<figcaption>{}</figcaption>\n</figure>\n", id,
       html_escape(title), picture.done(), keys, caption);
-}
-
-std::string keys_of(const std::vector<Series>& series) {
-  std::string out;
-  for (const Series& s : series) {
-    Svg key(30, 12, "");
-    key.path({{0, 6}, {30, 6}}, s.colour(), s.dashes());
-    key.mark(s.mark(), 15, 6, s.colour());
-    out += fmt::format("<span>{}{}</span>\n", key.done(), html_escape(s.name));
-  }
-  return out;
 }
 
 Chart::Chart(std::string_view what, std::string_view x_words, double left, double right, double low, double high)

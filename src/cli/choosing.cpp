@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "cli/common.h"
+#include "cli/ratio.h"
 #include "engine/made_up.h"
 #include "lacuna/lacuna.h"
 #include "op/context.h"
@@ -109,7 +110,7 @@ Result<Choosing> measure_choosing(const Case& c, int rounds) {
     const auto some = attend(*method.value(), *keys);
     if (!some.ok()) return some.error();
     const double plain = side ? write(*plain_keys) : 0, kept = side ? write(*keys) : 0;
-    if (rounds == 0) rounds = std::clamp(static_cast<int>(kSeconds / (now() - start)), 3, 101);
+    if (rounds == 0) rounds = std::clamp(static_cast<int>(kSeconds / (now() - start)), static_cast<int>(kFewestRounds), 101);
     progress.update(std::max(i, 0));
     if (i < 0) continue;
     const auto seconds = [](const PhaseReport& r, Verb verb) { return r.seconds[static_cast<int>(verb)]; };

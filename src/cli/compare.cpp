@@ -197,6 +197,7 @@ int verb_compare(int argc, char** argv) {
   std::vector<std::string> methods =
       task ? std::vector<std::string>{"dense"} : std::vector<std::string>{"stock", "dense"};
   if (!read_methods(words.methods, o.model, methods, error)) return bad_input(error);
+  o.patterns = !task && !to.html.empty() && o.audit != "off";
   return (task ? compare_task : compare_text_of)(o, words, lengths, methods, to);
 }
 

@@ -3,11 +3,9 @@
 
 #include <fmt/format.h>
 
-#include "base/machine.h"
-#include "base/processor.h"
 #include "cli/common.h"
+#include "cli/machine.h"
 #include "cli/model.h"
-#include "engine/pick.h"
 
 namespace lacuna::cli {
 
@@ -51,8 +49,7 @@ Json new_document(const RunOptions& o, const std::vector<CompareText>& texts, co
   d["version"] = kCompareVersion;
   d["lacuna"] = LACUNA_VERSION;
   d["host"] = host_version();
-  d["machine"] =
-      fmt::format("{}, {} cores, {}", one_line(processor_name(), 80), usable_cores(), describe(detect_features()));
+  d["machine"] = machine_words();
   d["threads"] = o.threads;
   d["model"] = o.model;
   d["text"] = o.file.empty() ? Json() : Json(o.file);

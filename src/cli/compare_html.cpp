@@ -3,13 +3,13 @@
 
 #include <fmt/format.h>
 
-#include "cli/chart.h"
 #include "cli/common.h"
 #include "cli/compare_figures.h"
 #include "cli/compare_table.h"
 #include "cli/html.h"
 #include "cli/lengths.h"
 #include "cli/pictures.h"
+#include "cli/series.h"
 #include "cli/task/figures.h"
 #include "cli/task/table.h"
 
@@ -118,6 +118,8 @@ std::string compare_html(const Json& document) {
   body +=
       fmt::format("<div class=\"pictures\">\n{}{}{}{}</div>\n", time_picture(document, length),
                   steps_picture(document, length), loss_picture(document, length), density_picture(document, length));
+  if (const std::string maps = heads_picture(document, length) + pattern_pictures(document, length); !maps.empty())
+    body += fmt::format("<h2>What was kept</h2>\n<div class=\"pictures\">\n{}</div>\n", maps);
   body += answers(document, length);
   if (lengths > 1) {
     body += "<h2>The other lengths</h2>\n";

@@ -57,7 +57,9 @@ class Runs {
         const std::string method = document_["methods"][i].get<std::string>();
         const std::string label =
             method + at(text) + (rounds_ > 1 ? fmt::format(" ({} of {})", round + 1, rounds_) : "");
-        const ChildResult child = jobs_.run({"run", "--method=" + method, "--json=-"}, text.options, label);
+        std::vector<std::string> arguments = {"run", "--method=" + method, "--json=-"};
+        if (text.options.patterns) arguments.emplace_back("--patterns");
+        const ChildResult child = jobs_.run(arguments, text.options, label);
         seen[i].push_back(run_of(child, child.out, method));
         length["runs"][i] = median_run(seen[i]);
         changed_();

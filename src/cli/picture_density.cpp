@@ -7,6 +7,7 @@
 #include "cli/chart.h"
 #include "cli/compare_figures.h"
 #include "cli/pictures.h"
+#include "cli/series.h"
 
 namespace lacuna::cli {
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Figures of each method against the length of the text.
-#include "cli/chart.h"
 #include "cli/compare_figures.h"
 #include "cli/pictures.h"
+#include "cli/series.h"
 
 namespace lacuna::cli {
 

@@ -23,4 +23,10 @@ std::string loss_picture(const nlohmann::ordered_json& document,
 std::string density_picture(const nlohmann::ordered_json& document,
                             const nlohmann::ordered_json& length);  // picture_density.cpp
 
+// Of runs with --patterns: the density of each head of each layer, one map per method, and what each method kept of a
+// few heads, one <figure> per method.
+std::string heads_picture(const nlohmann::ordered_json& document, const nlohmann::ordered_json& length);  // picture_heads.cpp
+std::string pattern_pictures(const nlohmann::ordered_json& document,
+                             const nlohmann::ordered_json& length);  // picture_patterns.cpp
+
 }  // namespace lacuna::cli

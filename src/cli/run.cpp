@@ -156,6 +156,7 @@ Json run_json(const RunOptions& o, const Outcome& out, const nlohmann::json& rep
   getrusage(RUSAGE_SELF, &usage);
   j["peak_rss_bytes"] = static_cast<std::int64_t>(usage.ru_maxrss) * 1024;  // Linux counts KiB
   j["side_bytes"] = at_path(report, {"side_bytes"});
+  if (const auto patterns = at_path(report, {"patterns"}); !patterns.is_null()) j["patterns"] = patterns;
   j["text"] = out.text;
   return j;
 }
@@ -314,11 +315,13 @@ int verb_run(int argc, char** argv) {
   RunOptions o;
   JsonSink sink;
   app.add_option("--method", o.method, "slug:key=value..., or stock for llama.cpp as it is")->type_name("SPEC")->capture_default_str();
+  app.add_flag("--patterns", o.patterns, "with --json: also densities of heads, and maps of what a few of them kept");
   add_run_options(app, o);
   sink.add_option(app);
   if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
   for (const std::string& why : {check_run_options(o), check_method(o.method), sink.check(), check_profiles(o.method, o.model)})
     if (!why.empty()) return bad_input(why);
+  if (o.patterns && o.audit == "off") return bad_input("--patterns: maps are of audited rows; it needs --audit sample or full");
   return run(o, sink);
 }
 

@@ -94,6 +94,7 @@ std::vector<std::string> to_arguments(const RunOptions& o) {
 std::string plugin_text(const RunOptions& o, const std::string& method) {
   std::string text = fmt::format("{} audit={} precision={} windowed={} seed={} quiet=1", method, o.audit, o.precision, o.windowed, o.seed);
   text += contract_words(o.max_loss, o.max_error);
+  if (o.patterns) text += " patterns=1";
   if (!o.kernel.empty()) text += " kernel=" + o.kernel;
   if (!o.machine.empty()) text += " machine=" + o.machine;
   return text;

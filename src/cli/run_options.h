@@ -23,6 +23,7 @@ struct RunOptions {
   std::string kernel, machine;                   // empty = the best there is
   unsigned long long seed = 0;                   // of whatever a method or the audit draws
   std::string cache_type_k = "f16", cache_type_v = "f16";
+  bool patterns = false;                         // pictures of what is kept, in the JSON
   bool no_chat = false, verbose = false;
 };
 

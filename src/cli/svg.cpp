@@ -50,6 +50,13 @@ void Svg::cell(double x, double y, double w, double h, double value, std::string
   text(x + w / 2, y + h / 2 + 4, words, Anchor::middle);
 }
 
+void Svg::boxes(const std::vector<Box>& boxes, std::string_view colour, double opacity) {
+  if (boxes.empty()) return;
+  std::string d;
+  for (const Box& b : boxes) d += fmt::format("M{:.1f},{:.1f}h{:.1f}v{:.1f}h-{:.1f}z", b.x, b.y, b.w, b.h, b.w);
+  out_ += fmt::format("<path shape-rendering=\"crispEdges\" fill=\"{}\" fill-opacity=\"{:.2f}\" d=\"{}\"/>\n", colour, opacity, d);
+}
+
 void Svg::rule(double x1, double y1, double x2, double y2) {
   out_ +=
       fmt::format("<line class=\"rule\" x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\"/>\n", x1, y1, x2, y2);

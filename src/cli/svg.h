@@ -18,6 +18,11 @@ class Svg {
   void rect(double x, double y, double w, double h, std::string_view fill, std::string_view tip = {});
   // A field of a map: the stronger the more `value` (0 to 1), with words that say it too.
   void cell(double x, double y, double w, double h, double value, std::string_view words, std::string_view tip);
+  // Many rectangles as one shape, of one colour and opacity, with sharp edges; none: nothing.
+  struct Box {
+    double x, y, w, h;
+  };
+  void boxes(const std::vector<Box>& boxes, std::string_view colour, double opacity);
   void rule(double x1, double y1, double x2, double y2);
   void path(const Points& points, std::string_view colour, std::string_view dashes = {});
   void ideal(const Points& points);  // a faint dashed line: what could be, or a border

@@ -52,7 +52,7 @@ void Session::Impl::end_row(bool nothing_left_out, bool drawn, bool counted) {
 }
 
 // Nothing was left out: these rows lost nothing, and count as such.
-void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args& args) {
+void Session::Impl::audit_lossless(const AttendCall& c, const MaskEntry& mask, const op::Attend::Args& args) {
   const Timed timed(*this, Verb::account);
   for (const Segment& s : mask.visible.segments()) {
     draw_rows(s, false);
@@ -61,6 +61,7 @@ void Session::Impl::audit_lossless(const MaskEntry& mask, const op::Attend::Args
       for (int h = 0; h < args.hq; ++h) count_row(0, 0, a.drawn, a.counted);
       end_row(true, a.drawn, a.counted);
       if (int head = 0; a.drawn && draw_recall(mask.decode, args.hq, head)) count_recall(0, true);
+      if (drawn_now() && a.drawn) patterns->add_row(c.layer, mask.visible, s, a.row, args, s.row_begin + a.row, *parallel);
     }
   }
 }
@@ -133,6 +134,7 @@ Status Session::Impl::audit_segment(const AttendCall& c, const MaskEntry& mask, 
         const bool sees_all = outcome.all_kept || (heads && heads->dense[static_cast<std::size_t>(head)]);
         count_recall(sees_all ? 0.0 : missed_top_keys(mask, s, row, head, args), outcome.all_kept);
       }
+      if (drawn_now() && drawn) patterns->add_row(c.layer, mask.visible, s, row, args, row, *parallel);
     }
   }
   return {};

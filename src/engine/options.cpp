@@ -40,6 +40,9 @@ Status set(Options& o, std::string_view key, std::string_view value, const std::
   } else if (key == "windowed") {
     if (value != "dense" && value != "sparse") return bad_argument(fmt::format("windowed: got '{}', need dense or sparse", value));
     o.windowed = value == "sparse";
+  } else if (key == "patterns") {
+    if (value != "0" && value != "1") return bad_argument(fmt::format("patterns: got '{}', need 0 or 1", value));
+    o.patterns = value == "1";
   } else if (key == "calibrate") {
     if (value != "0" && value != "1") return bad_argument(fmt::format("calibrate: got '{}', need 0 or 1", value));
     o.calibrate = value == "1";
@@ -48,7 +51,7 @@ Status set(Options& o, std::string_view key, std::string_view value, const std::
   } else if (key == "machine") {
     o.machine = value;
   } else {
-    std::vector<std::string> keys = {"precision", "audit", "max_loss", "max_error", "seed", "threads", "kernel", "machine", "windowed", "calibrate"};
+    std::vector<std::string> keys = {"precision", "audit", "max_loss", "max_error", "seed", "threads", "kernel", "machine", "windowed", "patterns", "calibrate"};
     keys.insert(keys.end(), others.begin(), others.end());
     const std::string near = nearest(key, keys);
     return unknown_name(fmt::format("unknown option '{}'{}; there are {}", key,

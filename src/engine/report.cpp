@@ -96,13 +96,17 @@ Report Session::report() const {
 
 std::string Session::report_json() const {
   const Report r = report();
-  return nlohmann::json{{"method", r.method},        {"kernel", r.kernel},
-                        {"machine", r.machine},      {"prefill", as_json(r.prefill)},
-                        {"decode", as_json(r.decode)}, {"note", r.note},
-                        {"contract", as_json(*impl_, r.contract)},
-                        {"windowed_layers", r.windowed_layers},
-                        {"session_bytes", own_bytes()}}
-      .dump();
+  nlohmann::json j{{"method", r.method},
+                   {"kernel", r.kernel},
+                   {"machine", r.machine},
+                   {"prefill", as_json(r.prefill)},
+                   {"decode", as_json(r.decode)},
+                   {"note", r.note},
+                   {"contract", as_json(*impl_, r.contract)},
+                   {"windowed_layers", r.windowed_layers},
+                   {"session_bytes", own_bytes()}};
+  if (impl_->patterns) j["patterns"] = impl_->patterns->as_json();
+  return j.dump();
 }
 
 void Session::reset_report() {
@@ -111,6 +115,7 @@ void Session::reset_report() {
   impl_->windowed_prefill = {};
   impl_->windowed_decode = {};
   impl_->note.clear();
+  if (impl_->patterns) impl_->patterns = std::make_unique<Patterns>();
   if (impl_->contract) impl_->renew_contract();
 }
 

@@ -56,6 +56,7 @@ Result<std::unique_ptr<Session>> Session::open(const Options& options) {
   }
   s.rng = Rng(options.seed);
   s.recall_rng = Rng(~options.seed);  // its draws change nothing of which rows are audited
+  if (options.patterns) s.patterns = std::make_unique<Patterns>();
   return session;
 }
 
@@ -483,6 +484,10 @@ Status Session::Impl::attend_call(const AttendCall& c) {
   scratch_phase = {};
   side = nullptr;
   if (!c.counted) phase = &scratch_phase;
+  if (drawn_now()) {
+    patterns->announce(prompt_tokens);
+    patterns->choose_layers(n_layers, windowed_layers);
+  }
 
   // Plans first: the common case, nothing left out anywhere, is one kernel call for all rows.
   bool sparse = false;
@@ -534,7 +539,8 @@ Status Session::Impl::attend_call(const AttendCall& c) {
     LACUNA_CHECK(execute(c, args));
     r.attended_pairs += allowed_pairs;
     r.kv_bytes += kv_bytes(args, mask.dense);
-    if (options.audit != Audit::off) audit_lossless(mask, args);
+    if (drawn_now()) patterns->count_heads(c.layer, args.hq, mask.allowed_pairs, nullptr);
+    if (options.audit != Audit::off) audit_lossless(c, mask, args);
     for (const Chosen& x : chosen) tell_chooser(x, {});
     return {};
   }
@@ -575,6 +581,7 @@ Result<Session::Impl::Outcome> Session::Impl::attend_segment(const AttendCall& c
   for (std::int32_t i = s.row_begin; i < s.row_end; ++i) allowed += static_cast<double>(mask.visible.visible_keys(i));
   Outcome outcome{.density = allowed > 0 ? lowered.attended_pairs / (allowed * lowered.heads) : 1.0};
   outcome.all_kept = lowered.attended_pairs == allowed * lowered.heads && !args.pv_skip;
+  if (drawn_now()) patterns->count_heads(c.layer, args.hq, allowed, &lowered);
   if (options.audit != Audit::off) {
     const Timed timed(*this, Verb::account);
     draw_rows(s, trial);

@@ -17,6 +17,7 @@
 #include "engine/lower.h"
 #include "engine/packed_tensor.h"
 #include "engine/pass_clock.h"
+#include "engine/patterns.h"
 #include "engine/pick.h"
 #include "engine/side.h"
 #include "lacuna/lacuna.h"
@@ -99,6 +100,7 @@ struct Session::Impl final : Context {
     bool all_kept = false;  // nothing was left out, and what two log-sums differ by is rounding
   };
   void tell_chooser(const Chosen& chosen, const Outcome& outcome);
+  bool drawn_now() const { return patterns && phase == &prefill; }  // does this call go into pictures?
   static bool causal(const Visibility& v, const Segment& s);
   bool windowed(const AttendCall& c, const MaskEntry& mask);
   Result<Plan> plan(const Method& method, const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
@@ -113,7 +115,7 @@ struct Session::Impl final : Context {
     bool counted;      // in the report: drawn, or all are
   };
   void draw_rows(const Segment& s, bool trial);
-  void audit_lossless(const MaskEntry& mask, const op::Attend::Args& args);
+  void audit_lossless(const AttendCall& c, const MaskEntry& mask, const op::Attend::Args& args);
   void count_row(double lost, double error, bool drawn, bool counted);
   void end_row(bool nothing_left_out, bool drawn, bool counted);
   Status audit_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args, Outcome& outcome);
@@ -188,6 +190,7 @@ struct Session::Impl final : Context {
   std::vector<std::unique_ptr<Method>> wider;               // the method, keeping ever more
   Contract::Call contract_call;
   bool steering = false;                                    // a Steered is alive
+  std::unique_ptr<Patterns> patterns;                       // set: options.patterns
   const Contract::Choice* heads = nullptr;                  // of this call; null: no contract, or not about this call
   LoweredRuns lowered, audit_runs;
   std::vector<AuditedRow> audited;          // of a segment

@@ -12,7 +12,15 @@
 namespace lacuna::op {
 namespace {
 
-double score(const Attend::Args& a, int h, int row, std::int64_t cell) {
+// pv_skip for a group of this row alone. m: the largest score so far. A NaN is not <= anything.
+bool negligible(const double* s, double m, double log2_units) {
+  const double bound = m - log2_units * 0.69314718055994530942;
+  return std::all_of(s, s + kTileKeys, [bound](double x) { return x <= bound; });
+}
+
+}  // namespace
+
+double score_ref(const Attend::Args& a, int h, int row, std::int64_t cell) {
   const std::int64_t kv_head = h / (a.hq / a.hkv);
   const float* q = a.q + h * a.q_head + row * a.q_row;
   double s = 0;
@@ -24,14 +32,6 @@ double score(const Attend::Args& a, int h, int row, std::int64_t cell) {
     s += (a.slope ? a.slope[h] : 1.0) * half_to_float(a.bias[row * a.bias_row + cell]);
   return s;
 }
-
-// pv_skip for a group of this row alone. m: the largest score so far. A NaN is not <= anything.
-bool negligible(const double* s, double m, double log2_units) {
-  const double bound = m - log2_units * 0.69314718055994530942;
-  return std::all_of(s, s + kTileKeys, [bound](double x) { return x <= bound; });
-}
-
-}  // namespace
 
 void attend_row_ref(const Attend::Args& a, int h, int row) {
   constexpr double kNone = -std::numeric_limits<double>::infinity();
@@ -67,7 +67,7 @@ void attend_row_ref(const Attend::Args& a, int h, int row) {
     const std::uint32_t word = run.bits < 0 ? ~0u : a.runs.words[std::int64_t{run.bits} * a.runs.block_q + in_block];
     for (std::int32_t tile = run.begin; tile < run.end; ++tile) {
       double s[kTileKeys];
-      for (int b = 0; b < kTileKeys; ++b) s[b] = word >> b & 1u ? score(a, h, row, a.runs.cell(tile, b)) : kNone;
+      for (int b = 0; b < kTileKeys; ++b) s[b] = word >> b & 1u ? score_ref(a, h, row, a.runs.cell(tile, b)) : kNone;
       const bool last = r + 1 == list[1] && tile + 1 == run.end;
       if (a.pv_skip && run.bits < 0 && !last && negligible(s, m, a.pv_skip[h])) continue;
       for (int b = 0; b < kTileKeys; ++b) visit(a.runs.cell(tile, b), s[b]);

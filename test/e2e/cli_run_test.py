@@ -134,7 +134,7 @@ class Runs(Lines):
         done = lacuna("run", "-m", MODEL, "--json", "-", *arguments)
         self.assertEqual(done.returncode, 0, done.stderr)
         run = json.loads(done.stdout)
-        self.assertEqual(list(run), FIELDS)
+        self.assertEqual([k for k in run if k != "patterns"], FIELDS)
         for field, keys in INNER.items():
             self.assertEqual(list(run[field]), keys)
         return run
@@ -213,6 +213,21 @@ class WithPlugin(Runs):
         self.assertEqual(run["lost_mass_decode"]["rows"], 2 * 30 * 9)
         self.assertTrue(0 < run["lost_mass_decode"]["mean"] < 1)
 
+    def test_patterns(self):
+        arguments = ("--method", "streamingllm:sink=4:window=128", "-p", TEXT, "-n", 1)
+        self.assertNotIn("patterns", self.run_json(*arguments))
+        run = self.run_json(*arguments, "--patterns")
+        patterns = run["patterns"]
+        self.assertEqual([len(layer) for layer in patterns["density"]], [9] * 30)
+        mean = sum(map(sum, patterns["density"])) / 270
+        self.assertAlmostEqual(mean, run["density"]["prefill"], places=2)
+        self.assertEqual([(m["layer"], m["head"]) for m in patterns["maps"]], [(l, h) for l in (7, 15, 22) for h in (2, 6)])
+        for m in patterns["maps"]:  # the last row sees four parts, keeps most of its own, and of the second nothing
+            self.assertEqual(m["kept"][3][1], "0")
+            self.assertIn(m["kept"][3][3], "6789")
+            self.assertEqual(m["lost"][3][1], m["mass"][3][1])
+        self.refused(["run", "-m", MODEL, "-p", "x", "--patterns", "--audit", "off"], "--patterns", "--audit sample")
+
     def test_contract(self):
         # 600 tokens are too few to show anything: all heads stay dense, and the contract is kept.
         run = self.run_json("--method", "streamingllm:sink=4:window=64", "--max-loss", "1%", "-p", TEXT, "-n", 2)
@@ -290,7 +305,7 @@ class WithPlugin(Runs):
         names = ["stock", "dense", "streamingllm:sink=4:window=128"]
         self.assertEqual((document["format"], document["version"], document["partial"]), ("lacuna-compare", 1, None))
         self.assertEqual(document["methods"], names)
-        self.assertEqual(html.count("<figure id"), 8)
+        self.assertEqual(html.count("<figure id"), 11)  # maps of heads, of dense and of the method among them
         for method in names:
             self.assertIn(f"<tr><td>{method}</td>", html)
         for needs_more in ("http", "<script", "src=", "@import", "url("):

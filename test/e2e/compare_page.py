@@ -20,7 +20,8 @@ PICTURES = None
 METHODS = ["stock", "dense", "streamingllm", "trianglemix", "xattention", "minference", "flexprefill", "spargeattn:mass=0.95:smooth=off"]
 LENGTHS = [500, 1024, 2048, 4096, 8192]
 BY_LENGTH = ["speed-up", "attention", "kv-read", "kv-memory"]
-OF_ONE = ["time", "steps", "loss", "density"]
+OF_ONE = ["time", "steps", "loss", "density", "heads"] + [f"pattern-{i}" for i in range(1, len(METHODS))]
+PARTS, LAYERS, HEADS = 32, 30, 9
 
 
 def made_run(number, tokens):
@@ -38,7 +39,19 @@ def made_run(number, tokens):
     lost = {"mean": 0.0 if number == 1 else 10 ** -(5 - number / 2), "upper": 0.3, "rows": 400}
     return run | {"kernel": "cpu.amx", "ttft_s": 0.6 * thousands + sum(steps.values()), "attention_s": steps, "lost_mass": lost,
                   "attention_s_decode": dict.fromkeys(steps, 0.0), "density": {"prefill": keep, "decode": keep}, "lost_mass_decode": {"mean": 0.0, "rows": 0},
-                  "kv_bytes_read_per_token": 23040.0 * tokens * keep, "side_bytes": 25000.0 * tokens * (1 + 0.05 * number)}
+                  "kv_bytes_read_per_token": 23040.0 * tokens * keep, "side_bytes": 25000.0 * tokens * (1 + 0.05 * number),
+                  "patterns": made_patterns(number, keep)}
+
+
+def made_patterns(number, keep):
+    """Maps of six heads: rows that keep a window and some of the keys before it, mass that fades with distance."""
+    row = lambda r, digit: "".join(digit(r, c) for c in range(r + 1)) + " " * (PARTS - r - 1)
+    maps = lambda digit: [row(r, digit) for r in range(PARTS)]
+    kept = lambda r, c: "9" if number == 1 or r - c < 4 else str((r * 7 + c * number) % 10 if (c * number) % 5 < 3 else 0)
+    mass = lambda r, c: str(max(0, 8 - (r - c) // 2) if c else 7)
+    lost = lambda r, c: mass(r, c) if kept(r, c) == "0" else "0"
+    return {"parts": PARTS, "density": [[min(1.0, keep * (0.5 + (l * h) % 7 / 6)) for h in range(HEADS)] for l in range(LAYERS)],
+            "maps": [{"layer": l, "head": h, "kept": maps(kept), "mass": maps(mass), "lost": maps(lost)} for l in (7, 15, 22) for h in (2, 6)]}
 
 
 def made_document(lengths=tuple(LENGTHS)):
@@ -146,8 +159,23 @@ class Text(unittest.TestCase):
         for words in ("did not run: minference: needs <a profile>", "died: killed (out of memory?)", "interrupted: figures up to there"):
             self.assertIn(words, out)
         self.assertIn("did not run: minference: needs &lt;a profile&gt;", page)
-        self.assertEqual(Figures(page).ids, BY_LENGTH + OF_ONE)
+        self.assertEqual(Figures(page).ids, BY_LENGTH + [f for f in OF_ONE if not f.startswith("pattern") or f in ("pattern-1", "pattern-4")])
         self.assertLessEqual(max(map(len, [l for l in out.splitlines() if not l.startswith("xattention, the")])), 80)
+
+    def test_maps_that_are_none(self):
+        document = made_document([2048])
+        runs = document["lengths"][0]["runs"]
+        for run, broken in zip(runs[1:], (None, {"maps": 3, "density": 4}, {"maps": [{"layer": "x", "kept": [1, "9x9", None]}], "density": [[None, "9"], 3]},
+                                          {"maps": [7, None], "density": [[0.5] * 5000] * 5000}, {"maps": [{}], "density": []}, [1], "maps")):
+            run["patterns"] = broken
+        code, out, err, page = shown(document)
+        self.assertEqual(code, 0, err)
+        self.assertLess(len(page), 2e6)
+        self.assertNotIn("nan", page)
+        del runs[1]["patterns"]
+        for run in runs[2:]:
+            del run["patterns"]
+        self.assertNotIn("What was kept", shown(document)[3])
 
     def test_nothing_ran(self):
         document = made_document()
@@ -300,7 +328,7 @@ class InChromium(unittest.TestCase):
                 with self.subTest(page=name, width=width, dark=dark, media=media):
                     self.browser.show(f"file://{page}", width, dark, media)
                     drawn = self.browser.ask(DRAWN)
-                    self.assertEqual(list(drawn), BY_LENGTH + OF_ONE)
+                    self.assertEqual(list(drawn), BY_LENGTH + [f for f in OF_ONE if name != "partial" or f != "pattern-3"])
                     for figure, (wide, high, shapes) in drawn.items():
                         self.assertGreater(min(wide, high), 150, figure)
                         self.assertGreaterEqual(shapes, len(METHODS) - 2, figure)

@@ -7,6 +7,7 @@
 #include "cli/compare_figures.h"
 #include "cli/html.h"
 #include "cli/lengths.h"
+#include "cli/series.h"
 #include "cli/task/figures.h"
 #include "cli/task/table.h"
 

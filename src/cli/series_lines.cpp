@@ -10,6 +10,7 @@
 #include "cli/compare_figures.h"
 #include "cli/html.h"
 #include "cli/lengths.h"
+#include "cli/series.h"
 
 namespace lacuna::cli {
 
