@@ -140,21 +140,22 @@ int verb_compare(int argc, char** argv) {
   RunOptions o;
   o.predict = 32;
   JsonSink sink;
-  std::string list, html;
+  std::string list, html, profile, tuned;
   int rounds = 1;
   bool no_kl = false;
   app.add_option("--methods", list, "method specs, separated by commas; stock and dense always run")->type_name("A,B,C");
+  app.add_option("--profile", profile, "a profile of tune or calibrate: one method more, with it")->type_name("FILE");
   app.add_option("--runs", rounds, "runs of each; the one with the median time counts")->check(CLI::Range(1, 99))->capture_default_str();
   app.add_flag("--no-kl", no_kl, "leave out the pass that compares logits");
   app.add_option("--html", html, "also write a page with pictures: one file that needs no network")->type_name("FILE");
   add_run_options(app, o);
   sink.add_option(app);
   if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
-  for (const std::string& why : {check_run_options(o), sink.check(), html.empty() ? "" : check_writable("--html", html)})
+  for (const std::string& why : {check_run_options(o), take_profile(profile, false, tuned), sink.check(), html.empty() ? "" : check_writable("--html", html)})
     if (!why.empty()) return bad_input(why);
   if (o.file == "-") return bad_input("-f -: compare reads the text once per run; give it as a file");
   std::vector<std::string> methods = {"stock", "dense"};
-  for (const std::string& spec : split_methods(list)) {
+  for (const std::string& spec : split_methods(tuned.empty() ? list : list + "," + tuned)) {
     for (const std::string& why : {check_method(spec), check_profiles(spec, o.model)})
       if (!why.empty()) return bad_input(why);
     if (std::find(methods.begin(), methods.end(), spec) == methods.end()) methods.push_back(spec);

@@ -28,6 +28,8 @@ usage: lacuna serve -m MODEL.gguf [options] [--] [llama-server's options]
 
   --method SPEC               slug:key=value..., or stock for llama.cpp as it is
                               (default: dense)
+  --profile FILE              a profile of tune or calibrate: the method it is
+                              for, with it
   --audit {off,sample,full}   how much of the lost mass to measure
                               (default: sample)
   --max-loss SHARE            keep the mean lost mass within this, as 1%
@@ -43,7 +45,8 @@ When the server ends, one line on stderr says what was kept and lost.
 )";
 
 struct ServeOptions {
-  std::string method = "dense", audit = "sample", precision = "fast", windowed = "dense", max_loss, max_error;
+  std::string method, profile;  // one of them; method empty: dense
+  std::string audit = "sample", precision = "fast", windowed = "dense", max_loss, max_error;
   bool help = false;
   std::vector<std::string> rest;  // llama-server's
 };
@@ -56,6 +59,7 @@ std::string parse(int argc, char** argv, ServeOptions& o) {
     std::vector<std::string> allowed;
   };
   const std::vector<Ours> ours = {{"--method", &o.method, {}},
+                                  {"--profile", &o.profile, {}},
                                   {"--audit", &o.audit, {"off", "sample", "full"}},
                                   {"--max-loss", &o.max_loss, {}},
                                   {"--max-error", &o.max_error, {}},
@@ -121,6 +125,8 @@ int verb_serve(int argc, char** argv) {
   ServeOptions o;
   if (const std::string why = parse(argc, argv, o); !why.empty()) return bad_input(why);
   if (o.help) return help();
+  if (const std::string why = take_profile(o.profile, !o.method.empty(), o.method); !why.empty()) return bad_input(why);
+  if (o.method.empty()) o.method = "dense";
   for (const std::string& wrong : {check_method(o.method), check_contract(o.max_loss, o.max_error)})
     if (!wrong.empty()) return bad_input(wrong);
   std::string why;
@@ -142,7 +148,7 @@ int verb_serve(int argc, char** argv) {
     note("-fa off: llama.cpp then does the attention itself; leave it out, Lacuna takes flash attention only");
   for (const char* name : {"LACUNA", "GGML_BACKEND_PATH"})
     if (const char* value = std::getenv(name); value && *value)
-      note(fmt::format("{}='{}' of the environment is replaced; serve takes --method, --audit, --max-loss, --max-error, --precision and --windowed", name, one_line(value, 80)));
+      note(fmt::format("{}='{}' of the environment is replaced; serve takes --method, --profile, --audit, --max-loss, --max-error, --precision and --windowed", name, one_line(value, 80)));
   const std::string contract = contract_words(o.max_loss, o.max_error);
   setenv("LACUNA", fmt::format("{} audit={} precision={} windowed={}{}", o.method, o.audit, o.precision, o.windowed, contract).c_str(), 1);
   setenv("GGML_BACKEND_PATH", plugin.c_str(), 1);
