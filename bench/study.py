@@ -54,8 +54,8 @@ DECODE = {
 
 def write(name, lines, document):
     out = results()
-    given = [f"{key}='{os.environ[key]}'" for key in ("STUDY", "LENGTHS", "ROUNDS", "JOBS") if key in os.environ]
-    head = [" ".join([*given, "bench/study.py", *sys.argv[1:]]), f"commit {commit()}; {datetime.date.today()}; {os.cpu_count()} cores, {THREADS} threads; {processor()[0]}", ""]
+    given = [f"{key}='{os.environ[key]}'" for key in ("STUDY", "LENGTHS", "ROUNDS", "JOBS", "MAX_LOSS") if key in os.environ]
+    head = [" ".join([*given, f"bench/{pathlib.Path(sys.argv[0]).name}", *sys.argv[1:]]), f"commit {commit()}; {datetime.date.today()}; {os.cpu_count()} cores, {THREADS} threads; {processor()[0]}", ""]
     (out / f"{name}.txt").write_text("\n".join(head + lines) + "\n")
     (out / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     print("\n".join(head + lines), flush=True)

@@ -54,7 +54,8 @@ struct Options {
 
 // Options from one line of text, for hosts that have nothing but a string:
 //   "SPEC precision=fast|high audit=off|sample|full max_loss=P max_error=P seed=N kernel=NAME machine=NAME threads=N
-//    windowed=dense|sparse patterns=0|1 calibrate=0|1"   P: a share, 0.01 or 1%
+//    windowed=dense|sparse patterns=0|1 calibrate=0|1"   P: a share, 0.01 or 1%; instead of SPEC: profile=FILE,
+//    with the method that the profile is for
 // in any order, all of it optional. An unknown word is an error that names the nearest, `others`
 // included: names of settings that the host takes out itself.
 Result<Options> parse_options(std::string_view text, const std::vector<std::string>& others = {});

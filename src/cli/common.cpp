@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -127,7 +128,9 @@ Progress::~Progress() { clear(); }
 
 void Progress::update(long long done) {
   if (!shown_) return;
-  const std::string right = fmt::format(" {}/{} {}", done, total_, unit_);
+  std::string right = fmt::format(" {}/{} {}", done, total_, unit_);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  if (done > before_ && done < total_) right += fmt::format(", {} left", clock_text(seconds * static_cast<double>(total_ - done) / static_cast<double>(done - before_)));
   const int used = static_cast<int>(label_.size() + right.size()) + 4;
   const int width = std::clamp(terminal_columns() - used, 0, 40);
   const int full = static_cast<int>(width * std::min(done, total_) / total_);
@@ -139,6 +142,11 @@ void Progress::update(long long done) {
 void Progress::clear() {
   if (drawn_) fmt::print(stderr, "\r\033[K");
   drawn_ = false;
+}
+
+std::string clock_text(double seconds) {
+  const auto s = static_cast<long long>(std::ceil(seconds));
+  return s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60) : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
 
 bool read_text(const std::string& path, std::string& text, std::string& error) {

@@ -2,6 +2,7 @@
 // What every verb shares: exit codes, the one line an error gets, JSON output, the terminal, files.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,7 +51,7 @@ int terminal_columns();
 std::string bold(std::string_view text);
 std::string dim(std::string_view text);
 
-// A progress bar on stderr, drawn on a terminal only and removed when it goes out of scope.
+// A progress bar on stderr with the time left, drawn on a terminal only and removed when it goes out of scope.
 class Progress {
  public:
   Progress(std::string label, long long total, std::string unit, bool enabled = true);
@@ -58,11 +59,14 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   void update(long long done);
+  // So much was done before this run: it tells nothing about the time that the rest takes.
+  void begin_at(long long done) { before_ = done; }
   void clear();
 
  private:
   std::string label_, unit_;
-  long long total_;
+  long long total_, before_ = 0;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   bool shown_;        // there is a terminal and somebody wants to see it
   bool drawn_ = false;
 };
@@ -75,6 +79,8 @@ std::string write_text(const std::string& path, const std::string& text);
 bool read_text(const std::string& path, std::string& text, std::string& error);
 // The program's own path; beside it lies the plug-in.
 std::string own_path();
+// "2:05", or "1:02:05"
+std::string clock_text(double seconds);
 // "12.3 MiB"
 std::string human_bytes(double bytes);
 // At most `columns` characters on one line: line breaks become spaces, the rest becomes "...".

@@ -85,7 +85,7 @@ int show_again(const std::string& from, const Outputs& to) {
 }
 
 struct Words {
-  std::string methods, lengths, from;
+  std::string methods, profile, lengths, from;
   int rounds = 1;
   bool no_kl = false;
   task::TaskOptions task;
@@ -95,6 +95,7 @@ void add_options(CLI::App& app, RunOptions& o, Words& words, Outputs& to) {
   app.add_option("--methods", words.methods,
                  "method specs, separated by commas; dense always runs, stock too but for --task")
       ->type_name("A,B,C");
+  app.add_option("--profile", words.profile, "a profile of tune or calibrate: one method more, with it")->type_name("FILE");
   app.add_option(
          "--lengths", words.lengths,
          "cut the text to so many tokens (k = 1024) and do all of it at each length; of a task, all a sample takes")
@@ -196,7 +197,10 @@ int verb_compare(int argc, char** argv) {
   if (!lengths.empty() && o.file.empty()) return bad_input("--lengths: needs a text to cut (-f FILE)");
   std::vector<std::string> methods =
       task ? std::vector<std::string>{"dense"} : std::vector<std::string>{"stock", "dense"};
-  if (!read_methods(words.methods, o.model, methods, error)) return bad_input(error);
+  std::string list = words.methods, tuned;
+  if (const std::string why = take_profile(words.profile, false, tuned); !why.empty()) return bad_input(why);
+  if (!tuned.empty()) list += "," + tuned;
+  if (!read_methods(list, o.model, methods, error)) return bad_input(error);
   o.patterns = !task && !to.html.empty() && o.audit != "off";
   return (task ? compare_task : compare_text_of)(o, words, lengths, methods, to);
 }

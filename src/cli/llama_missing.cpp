@@ -13,6 +13,7 @@ int missing() { return bad_input("this build has no llama.cpp, which runs the mo
 int verb_run(int, char**) { return missing(); }
 int verb_compare(int, char**) { return missing(); }
 int verb_calibrate(int, char**) { return missing(); }
+int verb_tune(int, char**) { return missing(); }
 std::string check_profiles(const std::string&, const std::string&) { return ""; }
 int verb_kl(int, char**) { return missing(); }
 int verb_task(int, char**) { return missing(); }

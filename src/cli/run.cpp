@@ -314,11 +314,14 @@ int verb_run(int argc, char** argv) {
   CLI::App app("Reads a prompt with a model and answers it; says what was kept, what it cost and what was lost.", "run");
   RunOptions o;
   JsonSink sink;
-  app.add_option("--method", o.method, "slug:key=value..., or stock for llama.cpp as it is")->type_name("SPEC")->capture_default_str();
+  std::string profile;
+  const CLI::Option* method = app.add_option("--method", o.method, "slug:key=value..., or stock for llama.cpp as it is")->type_name("SPEC")->capture_default_str();
+  app.add_option("--profile", profile, "a profile of tune or calibrate: the method it is for, with it")->type_name("FILE");
   app.add_flag("--patterns", o.patterns, "with --json: also densities of heads, and maps of what a few of them kept");
   add_run_options(app, o);
   sink.add_option(app);
   if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
+  if (const std::string why = take_profile(profile, method->count() > 0, o.method); !why.empty()) return bad_input(why);
   for (const std::string& why : {check_run_options(o), check_method(o.method), sink.check(), check_profiles(o.method, o.model)})
     if (!why.empty()) return bad_input(why);
   if (o.patterns && o.audit == "off") return bad_input("--patterns: maps are of audited rows; it needs --audit sample or full");

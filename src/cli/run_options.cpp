@@ -67,6 +67,15 @@ std::string check_contract(const std::string& max_loss, const std::string& max_e
   return "";
 }
 
+std::string take_profile(const std::string& profile, bool method_given, std::string& method) {
+  if (profile.empty()) return "";
+  if (method_given) return "--profile and --method: a profile names its own method; give one of them";
+  auto spec = spec_of_profile(profile);
+  if (!spec.ok()) return "--" + spec.error().what;
+  method = std::move(spec.value());
+  return "";
+}
+
 std::string check_method(const std::string& spec) {
   if (spec == "stock") return "";
   auto method = make_method(spec);

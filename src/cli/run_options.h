@@ -34,6 +34,8 @@ std::string check_run_options(RunOptions& options);
 // "" or what is wrong with the two shares; and what they are as words of a plug-in's text.
 std::string check_contract(const std::string& max_loss, const std::string& max_error);
 std::string contract_words(const std::string& max_loss, const std::string& max_error);
+// What --profile says, as a method of its own; "" or what is wrong: a profile that cannot be read, or a method given besides.
+std::string take_profile(const std::string& profile, bool method_given, std::string& method);
 // "" or why `spec` names no method ("stock" does); the text names the nearest one.
 std::string check_method(const std::string& spec);
 // "" or why a profile that `spec` names is of another model than the file's. A file that cannot be read,

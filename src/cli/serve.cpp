@@ -28,6 +28,8 @@ usage: lacuna serve -m MODEL.gguf [options] [--] [llama-server's options]
 
   --method SPEC               slug:key=value..., or stock for llama.cpp as it is
                               (default: dense)
+  --profile FILE              a profile of tune or calibrate: the method it is
+                              for, with it
   --audit {off,sample,full}   how much of the lost mass to measure
                               (default: sample)
   --max-loss SHARE            keep the mean lost mass within this, as 1%
@@ -48,7 +50,8 @@ When the server ends, one line on stderr says what was kept and lost.
 )";
 
 struct ServeOptions {
-  std::string method = "dense", audit = "sample", precision = "fast", windowed = "dense", max_loss, max_error, log = "60s", report;
+  std::string method, profile;  // one of them; method empty: dense
+  std::string audit = "sample", precision = "fast", windowed = "dense", max_loss, max_error, log = "60s", report;
   bool help = false;
   std::vector<std::string> rest;  // llama-server's
 };
@@ -61,6 +64,7 @@ std::string parse(int argc, char** argv, ServeOptions& o) {
     std::vector<std::string> allowed;
   };
   const std::vector<Ours> ours = {{"--method", &o.method, {}},
+                                  {"--profile", &o.profile, {}},
                                   {"--audit", &o.audit, {"off", "sample", "full"}},
                                   {"--max-loss", &o.max_loss, {}},
                                   {"--max-error", &o.max_error, {}},
@@ -138,6 +142,8 @@ int verb_serve(int argc, char** argv) {
   ServeOptions o;
   if (const std::string why = parse(argc, argv, o); !why.empty()) return bad_input(why);
   if (o.help) return help();
+  if (const std::string why = take_profile(o.profile, !o.method.empty(), o.method); !why.empty()) return bad_input(why);
+  if (o.method.empty()) o.method = "dense";
   for (const std::string& wrong : {check_method(o.method), check_contract(o.max_loss, o.max_error), check_log(o)})
     if (!wrong.empty()) return bad_input(wrong);
   std::string why;

@@ -12,6 +12,7 @@ int verb_run(int argc, char** argv);
 int verb_compare(int argc, char** argv);
 int verb_serve(int argc, char** argv);
 int verb_calibrate(int argc, char** argv);
+int verb_tune(int argc, char** argv);
 int verb_check(int argc, char** argv);
 int verb_bench(int argc, char** argv);
 int verb_docs(int argc, char** argv);

@@ -18,7 +18,7 @@ Result<std::unique_ptr<Calibrator>> make_calibrator(const Method& method, const 
                                  others.empty() ? "none yet" : fmt::format("{}", fmt::join(others, ", "))));
 }
 
-Status Session::Impl::observe(const AttendCall& c, const MaskEntry& mask, const op::Attend::Args& args) {
+Status Session::Impl::observe(const AttendCall& c, const MaskEntry& mask, const op::Attend::Args& args, bool apart) {
   const Timed timed(*this, Verb::account);
   constexpr int kMostLayers = 4096;
   if (c.layer < 0 || c.layer >= kMostLayers) return bad_argument(fmt::format("layer: got {}, need 0..{}", c.layer, kMostLayers - 1));
@@ -33,6 +33,7 @@ Status Session::Impl::observe(const AttendCall& c, const MaskEntry& mask, const 
     if (s.rows() > 0 && s.n_keys > 0 && causal(mask.visible, s)) {
       SegmentKeys keys;
       LACUNA_CHECK(calibrator->observe(view_of(c, mask, s, args, keys), *this));
+      if (!apart) LACUNA_CHECK(try_methods(c, mask, s, args));
     }
   return {};
 }
@@ -58,7 +59,7 @@ Status Session::Impl::load_calibration(std::string_view text) {
   if (!facts.ok()) return facts.error();
   LACUNA_CHECK(calibrator->load(*state.value()));
   seen = facts.value();
-  return {};
+  return open_trials();
 }
 
 Result<std::string> Session::Impl::finish_calibration() const {

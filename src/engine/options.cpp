@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/words.h"
+#include "engine/registry.h"
 #include "lacuna/lacuna.h"
 
 namespace lacuna {
@@ -51,7 +52,7 @@ Status set(Options& o, std::string_view key, std::string_view value, const std::
   } else if (key == "machine") {
     o.machine = value;
   } else {
-    std::vector<std::string> keys = {"precision", "audit", "max_loss", "max_error", "seed", "threads", "kernel", "machine", "windowed", "patterns", "calibrate"};
+    std::vector<std::string> keys = {"precision", "audit", "max_loss", "max_error", "seed", "threads", "kernel", "machine", "windowed", "patterns", "calibrate", "profile"};
     keys.insert(keys.end(), others.begin(), others.end());
     const std::string near = nearest(key, keys);
     return unknown_name(fmt::format("unknown option '{}'{}; there are {}", key,
@@ -73,7 +74,13 @@ Result<Options> parse_options(std::string_view text, const std::vector<std::stri
     const std::string_view word = text.substr(at, std::min(text.find_first_of(kSpace, at), text.size()) - at);
     at += word.size();
     const std::size_t equals = word.find('=');
-    if (equals != std::string_view::npos && equals < word.find(':')) {  // a spec's '=' comes after a ':'
+    if (word.starts_with("profile=")) {
+      if (named) return bad_argument(fmt::format("options: '{}' beside method '{}': a profile names its own method", word, o.method));
+      auto spec = spec_of_profile(std::string(word.substr(equals + 1)));
+      if (!spec.ok()) return spec.error();
+      o.method = std::move(spec.value());
+      named = true;
+    } else if (equals != std::string_view::npos && equals < word.find(':')) {  // a spec's '=' comes after a ':'
       LACUNA_CHECK(set(o, word.substr(0, equals), word.substr(equals + 1), others));
     } else if (named) {
       return bad_argument(fmt::format("options: '{}' after method '{}': one method, then key=value words", word, o.method));

@@ -178,13 +178,16 @@ Result<const MethodEntry*> find_entry(const SpecPart& part, bool wrapper, const 
                                   part.slug.find_first_of("/.") == std::string::npos ? "" : fmt::format("; {}", kNoSuchValues)));
 }
 
+Status make_parts(Method& method, const MakeOptions& options);
+
 // Reads the file of the method's own parameter `profile`, if it has one that is set.
-Status use_profile(Method& method) {
+Status use_profile(Method& method, const MakeOptions& options) {
   const std::string_view slug = method.card().slug;
   std::string path;
   for (const auto& p : describe_params(method))
     if (p.name == "profile") path = p.value;
-  const std::string make = fmt::format("'lacuna calibrate {} -m MODEL -f TEXT -o FILE' makes one", slug);
+  const std::string_view from = method.card().profile_from;
+  const std::string make = fmt::format("'{} -m MODEL -f TEXT -o FILE' makes one", from.empty() ? fmt::format("lacuna calibrate {}", slug) : std::string(from));
   if (path.empty()) {
     if (!method.card().needs_profile) return {};
     return bad_argument(fmt::format("{} needs a profile of the model: {}, then {}:profile=FILE", slug, make, slug));
@@ -193,14 +196,34 @@ Status use_profile(Method& method) {
   if (!profile.ok()) return bad_file(fmt::format("{}.profile: {}", slug, profile.error().what));
   if (profile.value().slug != slug)
     return bad_file(fmt::format("{}.profile: {}: slug: got '{}', need '{}'; {}", slug, path, profile.value().slug, slug, make));
-  if (const Status used = method.use(profile.value()); !used.ok())
-    return bad_file(fmt::format("{}.profile: {}: {}", slug, path, used.error().what));
+  Status used = method.use(profile.value());
+  if (used.ok()) used = make_parts(method, options);
+  if (!used.ok()) return bad_file(fmt::format("{}.profile: {}: {}", slug, path, used.error().what));
   method.set_calibrated_for(profile.value().model);
   return {};
 }
 
+// The methods that a method asks. A profile names them, so they are what a stranger wrote: methods that plan by
+// themselves, and read no further file.
+Status make_parts(Method& method, const MakeOptions& options) {
+  std::vector<std::unique_ptr<Method>> made;
+  for (const std::string& spec : method.parts()) {
+    auto part = make_method(spec, {.methods = options.methods, .profiles = false});
+    if (!part.ok()) return part.error();
+    Method& m = *part.value();
+    bool profile = false;
+    for (const auto& p : describe_params(m)) profile = profile || (p.name == "profile" && !p.value.empty());
+    if (m.inner() || m.candidates() || profile || m.card().slug == method.card().slug)
+      return unsupported(fmt::format("{} asks methods that plan by themselves: without wrappers, profiles or choices of their own; got '{}'",
+                                     method.card().slug, spec));
+    made.push_back(std::move(part.value()));
+  }
+  if (!made.empty()) method.take_parts(std::move(made));
+  return {};
+}
+
 // One part of a spec, its parameters set and checked.
-Result<std::unique_ptr<Method>> make_part(const MethodEntry& entry, const SpecPart& part, bool profiles) {
+Result<std::unique_ptr<Method>> make_part(const MethodEntry& entry, const SpecPart& part, const MakeOptions& options) {
   std::unique_ptr<Method> method = entry.make();
   for (const auto& [key, value] : part.values)  // presets first: single values override them
     if (key == "preset") LACUNA_CHECK(method->preset(value));
@@ -218,7 +241,7 @@ Result<std::unique_ptr<Method>> make_part(const MethodEntry& entry, const SpecPa
     if (!setter.error.empty()) return bad_argument(setter.error);
   }
   LACUNA_CHECK(method->check());
-  if (profiles) LACUNA_CHECK(use_profile(*method));
+  if (options.profiles) LACUNA_CHECK(use_profile(*method, options));
   return method;
 }
 
@@ -237,7 +260,7 @@ Result<std::unique_ptr<Method>> make_method(std::string_view spec, const MakeOpt
     if (!wraps && method)
       return unsupported(fmt::format("{} cannot wrap {}: it is a method of its own, not a wrapper; a comma separates methods",
                                      part.slug, method->card().slug));
-    auto made = make_part(*entry.value(), part, options.profiles);
+    auto made = make_part(*entry.value(), part, options);
     if (!made.ok()) return made.error();
     if (method) {
       auto& wrapper = static_cast<Wrapper&>(*made.value());
@@ -248,6 +271,12 @@ Result<std::unique_ptr<Method>> make_method(std::string_view spec, const MakeOpt
     method = std::move(made.value());
   }
   return method;
+}
+
+Result<std::string> spec_of_profile(const std::string& path) {
+  const auto profile = read_profile(path);
+  if (!profile.ok()) return bad_file(fmt::format("profile: {}", profile.error().what));
+  return fmt::format("{}:profile={}", profile.value().slug, path);
 }
 
 std::vector<Method*> chain_of(Method& method) {

@@ -35,6 +35,8 @@ struct MakeOptions {
 };
 // A configured method, its wrappers around it, or an error that names the nearest thing that exists.
 Result<std::unique_ptr<Method>> make_method(std::string_view spec, const MakeOptions& options = {});
+// The spec of the method that a profile is for: "SLUG:profile=PATH". An error if it cannot be read.
+Result<std::string> spec_of_profile(const std::string& path);
 // The method's calibrator, or an error that names the methods which have one.
 Result<std::unique_ptr<Calibrator>> make_calibrator(const Method& method, const MakeOptions& options = {});
 // The method and what it wraps, the base first: in the order of the spec.

@@ -440,18 +440,13 @@ Status Session::Impl::execute(const AttendCall& c, op::Attend::Args args) {
   return {};
 }
 
-namespace {
-
-// The part of a call that covers the given rows.
-op::Attend::Args rows_of(op::Attend::Args a, std::int32_t begin, std::int32_t end) {
+op::Attend::Args Session::Impl::rows_of(op::Attend::Args a, std::int32_t begin, std::int32_t end) {
   a.n_rows = end - begin;
   a.q += begin * a.q_row;
   if (a.out) a.out += begin * a.out_row;
   if (a.bias) a.bias += begin * a.bias_row;
   return a;
 }
-
-}  // namespace
 
 double Session::Impl::kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const {
   const double kv_heads = runs.heads == 1 ? a.hkv : 1;  // that read what a list names
@@ -493,7 +488,7 @@ Status Session::Impl::attend_call(const AttendCall& c) {
   bool sparse = false;
   plans.clear();
   const auto& segments = mask.visible.segments();
-  if (calibrator && c.counted) LACUNA_CHECK(observe(c, mask, args));
+  if (calibrator && c.counted) LACUNA_CHECK(observe(c, mask, args, apart));
   chosen.clear();
   heads = nullptr;
   if (!apart && !calibrator && c.counted && unfit.empty() && method->card().slug != "dense") {

@@ -77,7 +77,7 @@ struct Session::Impl final : Context {
   };
   AttentionView view_of(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args,
                         SegmentKeys& keys);
-  Status observe(const AttendCall& c, const MaskEntry& mask, const op::Attend::Args& args);
+  Status observe(const AttendCall& c, const MaskEntry& mask, const op::Attend::Args& args, bool apart);
   Result<std::string> calibration() const;
   Status load_calibration(std::string_view text);
   Result<std::string> finish_calibration() const;
@@ -107,6 +107,8 @@ struct Session::Impl final : Context {
   Result<Outcome> attend_segment(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan,
                                  const op::Attend::Args& whole, bool trial);
   Status execute(const AttendCall& c, op::Attend::Args args);
+  // The part of a call that covers the given rows.
+  static op::Attend::Args rows_of(op::Attend::Args a, std::int32_t begin, std::int32_t end);
 
   // engine/audit.cpp
   struct AuditedRow {
@@ -127,6 +129,9 @@ struct Session::Impl final : Context {
   double missed_top_keys(const MaskEntry& mask, const Segment& s, std::int32_t row, int head, const op::Attend::Args& args);
   const float* scores_of(const op::Attend::Args& args, int head, std::int32_t row, std::int64_t begin_tile, std::int64_t end_tile);
   void count_recall(double missed, bool nothing_left_out);
+  // engine/trials.cpp
+  Status open_trials();
+  Status try_methods(const AttendCall& c, const MaskEntry& mask, const Segment& s, const op::Attend::Args& args);
 
   // engine/keep_contract.cpp
   // Until its end of life all time is the contract's, whatever verb it is spent under.
@@ -169,6 +174,7 @@ struct Session::Impl final : Context {
   std::vector<bool> windowed_layers;  // by layer, once a call showed it
   std::unique_ptr<Calibrator> calibrator;  // set: all runs dense, and it watches
   ModelFacts seen;                         // by the calibrator
+  std::vector<std::unique_ptr<Method>> tried;  // as the calibrator's trials()
   Features have = 0;
   const kernel::Kernel<op::Attend>* forced = nullptr;
   std::unique_ptr<ParallelFor> own_pool;

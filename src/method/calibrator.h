@@ -3,6 +3,11 @@
 // Method::calibrator(), fed by a session that runs dense, asked at the end.
 #pragma once
 
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
 #include <nlohmann/json.hpp>
 
 #include "lacuna/result.h"
@@ -10,9 +15,23 @@
 
 namespace lacuna {
 
+// What one method would have kept and lost in some rows of a call: sums over these rows, by query head.
+struct Trial {
+  int layer = 0;
+  std::int64_t keys = 0;         // of the call
+  std::size_t method = 0;        // number in Calibrator::trials()
+  std::int64_t rows = 0;
+  double pairs = 0;              // that these rows see, of one head
+  std::span<const double> kept;  // [Hq] of those pairs
+  std::span<const double> lost;  // [Hq] lost mass, as an audit counts it
+};
+
 class Calibrator {
  public:
   virtual ~Calibrator() = default;
+  // Methods, as specs, that the session shall try on a few rows of every call; each comes back by tried().
+  virtual std::vector<std::string> trials() const { return {}; }
+  virtual void tried(const Trial&) {}
   // The rows of one sequence in one call of one layer, with raw K and V. A text comes in prompts, a
   // prompt in micro-batches; every layer sees all of them.
   virtual Status observe(const AttentionView& x, Context& context) = 0;

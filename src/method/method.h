@@ -87,6 +87,7 @@ struct Card {
   bool reads_prompt_end = false;                 // a chunk's end stands for it unless announced
   bool shares_list_in_group = false;             // one list per KV head's group of query heads
   bool needs_profile = false;                    // refused without profile=PATH, but to calibrate
+  std::string_view profile_from = {};            // the command that makes its profile; empty: lacuna calibrate SLUG
   std::string_view selects = "prefix";           // prefix | global: which keys a row's selection sees
   // For the laws of docs/laws.md. Specs are whole: "slug:key=value".
   std::string_view keep_all = {};                // spec that leaves nothing out, at any length
@@ -136,6 +137,11 @@ class Method {
 
   // Set: this method leaves the choice to the engine, and its plan() is not asked.
   virtual std::optional<Candidates> candidates() const { return {}; }
+
+  // Specs of the methods that this one asks, known once its profile stands; the registry makes them and hands
+  // them over, in this order.
+  virtual std::vector<std::string> parts() const { return {}; }
+  virtual void take_parts(std::vector<std::unique_ptr<Method>>) {}
 
   // The method that this one wraps; null: it wraps none.
   virtual Method* inner() const { return nullptr; }

@@ -74,14 +74,14 @@ std::vector<std::string> differences(const ModelFacts& need, const ModelFacts& g
 Status check_model(const ModelFacts& need, const ModelFacts& got) {
   const auto found = differences(need, got);
   if (found.empty()) return {};
-  return bad_file(fmt::format("the profile is of another model ({}): make one for this model with 'lacuna calibrate'",
+  return bad_file(fmt::format("the profile is of another model ({}): make one for this model with 'lacuna calibrate' or 'lacuna tune'",
                               fmt::join(found, "; ")));
 }
 
 Result<const Json*> member(const Json& object, std::string_view where, std::string_view key) {
   if (!object.is_object()) return wrong(where, object, "an object");
   const auto it = object.find(std::string(key));
-  if (it == object.end()) return bad_file(fmt::format("{}.{}: is missing; calibrate again", where, key));
+  if (it == object.end()) return bad_file(fmt::format("{}.{}: is missing; make the profile again", where, key));
   return &*it;
 }
 
@@ -222,11 +222,11 @@ Result<Profile> parse_profile(std::string_view text) {
   // Format and version first: a file of another kind may differ in everything else.
   auto format = member(j, "profile", "format");
   if (!format.ok() || *format.value() != kFormat)
-    return bad_file(fmt::format("format: need \"{}\": this is no profile; 'lacuna calibrate' makes one", kFormat));
+    return bad_file(fmt::format("format: need \"{}\": this is no profile; 'lacuna calibrate' and 'lacuna tune' make them", kFormat));
   auto version = member(j, "profile", "version");
   if (!version.ok()) return version.error();
   if (!as_int(*version.value(), "version", kFormatVersion, kFormatVersion).ok())
-    return bad_file(fmt::format("version: got {}, need {}: calibrate again with this Lacuna, or take the one that wrote it",
+    return bad_file(fmt::format("version: got {}, need {}: make it again with this Lacuna, or take the one that wrote it",
                                 shown(*version.value()), kFormatVersion));
   LACUNA_CHECK(check_keys(j, "profile", {"format", "version", "slug", "model", "params", "texts", "data", "tensors"}));
   if (j.contains("tensors") && !j["tensors"].is_null())

@@ -74,7 +74,7 @@ TEST(Profile, SaysWhatIsWrong) {
   expect_refused("[]", {"lacuna calibrate"});
   expect_refused(std::string(1000, '[') + std::string(1000, ']'), {"16 levels"});
   expect_refused(changed([](J& j) { j["format"] = "other"; }), {"format", "lacuna-profile"});
-  expect_refused(changed([](J& j) { j["version"] = 2; }), {"version: got 2", "need 1", "calibrate again"});
+  expect_refused(changed([](J& j) { j["version"] = 2; }), {"version: got 2", "need 1", "make it again"});
   expect_refused(changed([](J& j) { j["version"] = "1"; }), {"version"});
   expect_refused(changed([](J& j) { j.erase("slug"); }), {"slug", "missing"});
   expect_refused(changed([](J& j) { j["slug"] = std::string(65, 'x'); }), {"slug", "64"});
