@@ -8,7 +8,7 @@
 #   choose    what choosing costs, as a share of dense attention (cases/perf_choose.txt)
 #   saved     attention alone, all rounds, for lacuna bench --against and --history: saved/TIME-COMMIT.json
 #   compare   a real model reads a real text: stock, Lacuna dense, every method
-#   tasks     scores of a real model and their agreement with dense, by length (TASKS says of which)
+#   tasks     scores of a real model and their agreement with dense, by length (TASKS, LENGTHS)
 # Whole runs of real models by method and by length, and the cost of hosting: bench/study.py.
 #
 #   bench/figures.sh [attend] [limits] [side] [grad] [choose] [saved] [compare] [tasks]        all when none is named
@@ -59,7 +59,7 @@ for what in "$@"; do
     tasks)
       for task in ${TASKS:-needle multi-key kv-retrieval variable-tracking multi-turn perplexity}; do
         keep "task-$task" "$build/lacuna" compare -m "$models/smollm2-135m-instruct.gguf" --task "$task" \
-          -f "$models/texts/demo.txt" --lengths 1k,2k,4k --methods "$methods" -t "$threads" --json "$out/task-$task.json"
+          -f "$models/texts/demo.txt" --lengths "${LENGTHS:-1k,2k,4k}" --methods "$methods" -t "$threads" --json "$out/task-$task.json"
       done
       ;;
     *) echo "error: '$what': need attend, limits, side, grad, choose, saved, compare or tasks" >&2; exit 1 ;;
