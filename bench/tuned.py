@@ -95,6 +95,7 @@ def evaluate(which, profile, path):
     label, tuned = "tuned", f"tuned:profile={profile}"
     dense = attention(run(which, "dense", path, 64))
     singles = [f"streamingllm:sink=32:window={w}" for w in WINDOWS[which]] + CHOOSING
+    singles = [spec for spec in singles if re.search(os.environ.get("STUDY", ""), spec)]
     first = run(which, tuned, path, 64)
     rows = [row_of(spec, run(which, spec, path, 64), dense) for spec in singles]
     target = first["lost_mass"]["mean"]

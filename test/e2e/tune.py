@@ -102,6 +102,8 @@ with tempfile.TemporaryDirectory() as name:
         check(all(p in err for p in parts) and len(err.strip().splitlines()) == 1, f"{arguments}:\n{err}")
         check(not none.exists(), f"{arguments}: a profile was written")
     pathlib.Path(f"{none}.part").unlink(missing_ok=True)
+    _, err = lacuna("calibrate", "tuned", "-m", MODEL, "-f", few, "-o", none, code=2)
+    check("'lacuna tune' makes its profile" in err, err)
     broken = folder / "broken.json"
     broken.write_text(profile.read_text()[:500])
     for path, part in ((broken, "is no JSON, or cut off"), (folder / "no.json", "is not there")):

@@ -105,6 +105,20 @@ TEST_F(TunedUse, TheTableComesBackAsItWasWritten) {
   EXPECT_EQ(read.heads, 4);
 }
 
+TEST_F(TunedUse, AProfileAloneNamesItsMethod) {
+  const auto alone = parse_options("profile=" + path_ + " audit=full");
+  ASSERT_TRUE(alone.ok()) << alone.error().what;
+  EXPECT_EQ(alone.value().method, spec_);
+  EXPECT_EQ(alone.value().audit, Audit::full);
+  for (const auto& [text, part] : {std::pair{"xattention profile=" + path_, "beside method 'xattention'"},
+                                   {"profile=" + path_ + " xattention", "after method 'tuned"},
+                                   {std::string("profile=/no/such/file"), "/no/such/file: is not there"}}) {
+    const auto refused = parse_options(text);
+    ASSERT_FALSE(refused.ok()) << text;
+    EXPECT_NE(refused.error().what.find(part), std::string::npos) << refused.error().what;
+  }
+}
+
 TEST_F(TunedUse, BadProfilesAreNamed) {
   const auto refused = [&](const char* place, nlohmann::json value, const std::string& part) {
     nlohmann::json data = as_json(table_);
