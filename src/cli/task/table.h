@@ -6,7 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cli/chart.h"
+#include "cli/series.h"
 
 namespace lacuna::cli::task {
 
