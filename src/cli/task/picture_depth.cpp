@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "cli/chart.h"
 #include "cli/compare_figures.h"
 #include "cli/html.h"
 #include "cli/lengths.h"
