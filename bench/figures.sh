@@ -8,6 +8,7 @@
 #   choose    what choosing costs, as a share of dense attention (cases/perf_choose.txt)
 #   compare   a real model reads a real text: stock, Lacuna dense, every method
 # Whole runs of real models by method and by length, and the cost of hosting: bench/study.py.
+# Contracts on texts that no tuning saw, and what audits and contracts cost: bench/contract_study.py.
 #
 #   bench/figures.sh [attend] [limits] [side] [grad] [choose] [compare]        all when none is named
 #
