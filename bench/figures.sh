@@ -10,6 +10,7 @@
 #   compare   a real model reads a real text: stock, Lacuna dense, every method
 #   tasks     scores of a real model and their agreement with dense, by length (TASKS, LENGTHS)
 # Whole runs of real models by method and by length, and the cost of hosting: bench/study.py.
+# Contracts on texts that no tuning saw, and what audits and contracts cost: bench/contract_study.py.
 #
 #   bench/figures.sh [attend] [limits] [side] [grad] [choose] [saved] [compare] [tasks]        all when none is named
 #

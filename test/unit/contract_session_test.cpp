@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -274,6 +275,26 @@ TEST(Contract, DoesNotLookAtAPromptsEnd) {
     attend_all(*s, layers, 0, 1024, 1024);
     const auto contract = nlohmann::json::parse(s->report_json())["contract"];
     for (const auto& h : contract["were_dense"]) EXPECT_EQ(h["loss"].is_null(), prompt == 1024) << h;
+  }
+}
+
+// What a contract takes is told apart from the five verbs, and all of it is part of the passes' time.
+TEST(Contract, SaysWhatItTakes) {
+  if (!(detect_features() & kAvx2)) GTEST_SKIP() << "no AVX2: nothing is left out";
+  for (const char* limit : {"", " max_loss=0.06"}) {
+    auto layers = make_layers(local, 3);
+    auto s = open("xattention:mass=0.9 audit=sample threads=2" + std::string(limit));
+    attend_all(*s, layers);
+    const PhaseReport r = s->report().prefill;
+    EXPECT_EQ(r.contract_seconds > 0, *limit != 0);
+    EXPECT_LT(std::accumulate(std::begin(r.seconds), std::end(r.seconds), r.contract_seconds), r.pass_seconds);
+    EXPECT_GT(r.audit_share(), 0);
+    EXPECT_LT(r.audit_share(), 0.5);
+    const auto json = nlohmann::json::parse(s->report_json())["prefill"];
+    EXPECT_EQ(json["audit_share"], r.audit_share());
+    EXPECT_EQ(json["contract_s"], r.contract_seconds);
+    s->reset_report();
+    EXPECT_EQ(s->report().prefill.pass_seconds, 0);
   }
 }
 
