@@ -8,8 +8,9 @@
 
 LACUNA_BUILD (build/release), LACUNA_MODELS (models), OUT_DIR (bench/results) and THREADS (2) say where and how. `kept` goes on
 where it was stopped: its runs are kept in RUNS (<build>/contract-study.jsonl); SECONDS stops it by itself, and the tables are of what
-there is. ROUNDS (5): of `cost`.
+there is. JOBS (1): runs of `kept` side by side, which tell of losses, not of times. ROUNDS (5): of `cost`.
 """
+import concurrent.futures
 import datetime
 import functools
 import hashlib
@@ -60,6 +61,7 @@ TEXTS = [("debian-faq", "usr/share/doc/debian/FAQ/debian-faq.en.txt.gz"),
 PIECE, SAMPLE = 36_000, 12_000  # characters: more than the longest length has; what tells how many make a token
 
 
+@functools.cache
 def text_of(package, path):
     """A stretch of a text, from the first paragraph after a tenth of it on: past the table of contents."""
     whole = debian_text.member(package, path)
@@ -113,24 +115,32 @@ def figures(run):
 
 def missing_runs():
     """Makes the runs that RUNS does not have yet, as many as SECONDS allow."""
-    done = {}
+    done = set()
     if RUNS.exists():
-        done = {(r["text"], r["method"], r["length"]): r for r in map(json.loads, RUNS.read_text().splitlines())}
+        done = {(r["text"], r["method"], r["length"]) for r in map(json.loads, RUNS.read_text().splitlines())}
     until = time.monotonic() + float(os.environ.get("SECONDS", "inf"))
-    for package, path in TEXTS:
-        name = f"{package}: {path.rsplit('/', 1)[1]}"
-        todo = [(m, n) for n in LENGTHS for m in METHODS if (name, m, n) not in done]
-        if not todo:
-            continue
-        text = text_of(package, path)
-        for method, length in todo:
-            if time.monotonic() > until:
-                return
-            piece = cut(text, length)
-            run = lacuna(piece, WRITTEN, "--method", method, "--max-loss", f"{LIMIT:.0%}", "--audit", "full")
-            row = {"text": name, "sha256": hashlib.sha256(piece.encode()).hexdigest()[:12], "method": method, "length": length, **figures(run)}
+    todo = [(package, path, method, length) for length in LENGTHS for package, path in TEXTS for method in METHODS
+            if (name_of(package, path), method, length) not in done]
+
+    def one(plan):
+        if time.monotonic() < until:
+            row = json.dumps(one_run(*plan))
             with open(RUNS, "a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(row + "\n")
+
+    with concurrent.futures.ThreadPoolExecutor(int(os.environ.get("JOBS", "1"))) as jobs:
+        list(jobs.map(one, todo))
+
+
+def name_of(package, path):
+    return f"{package}: {path.rsplit('/', 1)[1]}"
+
+
+def one_run(package, path, method, length):
+    piece = cut(text_of(package, path), length)
+    run = lacuna(piece, WRITTEN, "--method", method, "--max-loss", f"{LIMIT:.0%}", "--audit", "full")
+    return {"text": name_of(package, path), "sha256": hashlib.sha256(piece.encode()).hexdigest()[:12], "method": method, "length": length,
+            **figures(run)}
 
 
 def kept():
