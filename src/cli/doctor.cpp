@@ -16,7 +16,7 @@
 
 #include "base/processor.h"
 #include "cli/common.h"
-#include "cli/find_llama.h"
+#include "cli/llama/find.h"
 #include "cli/text.h"
 #include "cli/verbs.h"
 #include "engine/pick.h"

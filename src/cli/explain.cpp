@@ -9,9 +9,9 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "cli/case.h"
+#include "cli/case/case.h"
+#include "cli/case/problem.h"
 #include "cli/common.h"
-#include "cli/problem.h"
 #include "cli/text.h"
 #include "cli/verbs.h"
 #include "engine/made_up.h"

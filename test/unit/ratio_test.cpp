@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/ratio.h"
+#include "cli/bench/ratio.h"
 
 #include <algorithm>
 #include <cmath>

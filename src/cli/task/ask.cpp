@@ -8,11 +8,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
-#include "cli/logits.h"
-#include "cli/model.h"
-#include "cli/plugin.h"
-#include "cli/prompt.h"
-#include "cli/run_outcome.h"
+#include "cli/llama/logits.h"
+#include "cli/llama/model.h"
+#include "cli/llama/plugin.h"
+#include "cli/llama/prompt.h"
+#include "cli/run/outcome.h"
 #include "cli/task/held.h"
 #include "cli/task/prompts.h"
 #include "cli/verbs.h"

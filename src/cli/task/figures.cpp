@@ -6,7 +6,7 @@
 
 #include <fmt/format.h>
 
-#include "cli/compare_figures.h"
+#include "cli/compare/figures.h"
 #include "cli/lengths.h"
 #include "cli/task/score.h"
 

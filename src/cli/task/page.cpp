@@ -2,12 +2,12 @@
 // The page of a task: scores by length, the map by depth, and every answer.
 #include <fmt/format.h>
 
-#include "cli/chart.h"
 #include "cli/common.h"
-#include "cli/compare_figures.h"
-#include "cli/html.h"
+#include "cli/compare/figures.h"
+#include "cli/compare/series.h"
 #include "cli/lengths.h"
-#include "cli/series.h"
+#include "cli/page/chart.h"
+#include "cli/page/html.h"
 #include "cli/task/figures.h"
 #include "cli/task/table.h"
 

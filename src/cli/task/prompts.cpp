@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/task/prompts.h"
 
-#include "cli/prompt.h"
+#include "cli/llama/prompt.h"
 
 namespace lacuna::cli::task {
 

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "cli/model.h"
+#include "cli/llama/model.h"
 #include "cli/task/sample.h"
 
 namespace lacuna::cli::task {

@@ -5,11 +5,11 @@
 
 #include <fmt/format.h>
 
-#include "cli/compare_document.h"
-#include "cli/compare_figures.h"
-#include "cli/compare_jobs.h"
+#include "cli/compare/document.h"
+#include "cli/compare/figures.h"
+#include "cli/compare/jobs.h"
 #include "cli/lengths.h"
-#include "cli/model.h"
+#include "cli/llama/model.h"
 #include "cli/task/figures.h"
 
 namespace lacuna::cli::task {

@@ -8,8 +8,8 @@
 
 #include "base/words.h"
 #include "cli/lengths.h"
-#include "cli/model.h"
-#include "cli/prompt.h"
+#include "cli/llama/model.h"
+#include "cli/llama/prompt.h"
 #include "cli/task/prompts.h"
 #include "cli/task/task.h"
 

@@ -7,7 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cli/compare_texts.h"
+#include "cli/compare/texts.h"
 #include "cli/task/sample.h"
 
 namespace lacuna::cli::task {

@@ -6,8 +6,8 @@
 #include <fmt/format.h>
 
 #include "cli/common.h"
-#include "cli/compare_document.h"
-#include "cli/compare_figures.h"
+#include "cli/compare/document.h"
+#include "cli/compare/figures.h"
 #include "cli/lengths.h"
 #include "cli/task/figures.h"
 #include "cli/text.h"

@@ -6,7 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cli/series.h"
+#include "cli/compare/series.h"
 
 namespace lacuna::cli::task {
 
