@@ -17,6 +17,7 @@
 #include "block/budget/top_mass.h"
 #include "block/estimate/last_rows.h"
 #include "block/estimate/pooled.h"
+#include "block/line_blocks.h"
 #include "block/row_softmax.h"
 #include "block/slots.h"
 #include "method/method.h"
@@ -165,8 +166,7 @@ class FlexPrefill final : public Method {
     const auto largest = [&](const float* line, bool slash) {
       const std::int64_t wanted = covering ? std::clamp(covering[slash] / block + 1, least, most) : least;
       std::vector<float> sum(static_cast<std::size_t>(key_blocks));
-      for (std::int64_t b = 0; b < key_blocks; ++b)
-        sum[static_cast<std::size_t>(b)] = block::sum_of(line + b * block, std::min(block, n - b * block));
+      block::block_totals(line, n, block, sum.data());
       return block::top_count(sum.data(), static_cast<std::int32_t>(key_blocks), 0, static_cast<std::int32_t>(wanted), work.data(), list.data());
     };
     std::fill(set, set + row_blocks * key_blocks, std::uint8_t{0});
@@ -180,11 +180,8 @@ class FlexPrefill final : public Method {
     for (std::int64_t u = 0; u < row_blocks; ++u) {
       const std::int64_t first = g.first_key + u * block, last = std::min(first + block, g.first_key + g.n_rows) - 1;
       for (std::int64_t k = first / block; k <= last / block; ++k) set[u * key_blocks + k] = 1;
-      for (std::int32_t i = 0; i < count; ++i) {
-        const std::int64_t s = list[static_cast<std::size_t>(i)], near = last / block - s;
-        const std::int64_t oldest = std::max<std::int64_t>(0, first - (s + 1) * block + 1) / block;  // key of the far end
-        for (std::int64_t k = one ? std::max<std::int64_t>(0, near) : oldest; k <= near; ++k) set[u * key_blocks + k] = 1;
-      }
+      for (std::int32_t i = 0; i < count; ++i)
+        block::keep_diagonal(set + u * key_blocks, block, first, last, list[static_cast<std::size_t>(i)], one);
     }
   }
 
