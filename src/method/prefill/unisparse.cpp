@@ -34,7 +34,7 @@ constexpr Card kCard{
         "and keys. Composites count from the chunk's first row and from key 0; a composite key that holds a row's own key "
         "counts the keys up to the composite query's last one. Only heads that share a KV head are averaged: of head_group and "
         "the heads of a group the greatest common divisor is taken, so a model without groups has its heads apart. Block 0 "
-        "and blocks of own keys are kept as sink and window say. Preset paper: mass 0.95, rate 16, two heads, blocks of 128.",
+        "is kept as sink says, blocks of own keys always. Preset paper: mass 0.95, rate 16, two heads, blocks of 128.",
     .keep_all = "unisparse:mass=1",
     .small = "unisparse:mass=0.5:rate=16",
     .granule = 128,
@@ -53,7 +53,7 @@ class UniSparse final : public Method {
     v(head_group, "head_group", 1, 64, "neighbouring query heads of one KV head that share their scores");
     v(block, "block", 64, 128, "rows and keys of a block: 64 or 128");
     v(sink, "sink", 0, std::int64_t{1} << 20, "first keys, always kept, in whole blocks");
-    v(window, "window", 0, std::int64_t{1} << 30, "newest keys of every row, always kept, in whole blocks");
+    v(window, "window", 1, std::int64_t{1} << 30, "newest keys of every row, always kept, in whole blocks");
   }
   Status preset(std::string_view name) override {
     if (name == "auto" || name == "paper") *this = UniSparse();
