@@ -22,7 +22,7 @@ class Consumer {
 
   struct State {
     float s[kPairs], u[kPairs];
-    float d_x[S::kDk / 2], d_y[S::kKeys ? S::kDv / 2 : 1];
+    float d_x[S::kSumsX ? S::kDk / 2 : 1], d_y[S::kSumsY ? S::kDv / 2 : 1];
     std::uint32_t p[kPairs / 2], ds[kPairs / 2];
     QueryRows<S> rows;
   };
@@ -65,9 +65,9 @@ class Consumer {
     turns_.wait();
     products_begin();
     start_pairs<S::kDk>(x.s, held_x_, walked_x);
-    start_pairs<S::kDv>(x.u, held_y_, walked_y);
+    if constexpr (S::kSumsX) start_pairs<S::kDv>(x.u, held_y_, walked_y);
     turns_.pass();
-    products_wait<1>();
+    products_wait<S::kSumsX>();
     pin(x.s);
     const Box first = control_.boxes[stage][0], second = control_.boxes[stage][S::kBoxes - 1];
     if (hides<S>(c_, row, first)) hide<S, 0>(x.s, c_, row + first_row(), first, lane);
@@ -75,19 +75,19 @@ class Consumer {
       if (hides<S>(c_, row, second)) hide<S, 1>(x.s, c_, row + first_row(), second, lane);
     const float* rows = control_.rows[S::kKeys ? stage : 0];
     x.rows.weigh(x.s, rows, c_.scale_log2, lane);
-    if constexpr (S::kKeys) {
+    if constexpr (S::kSumsY) {
       pack_all(x.p, x.s);
       products_begin();
       start_sum<S::kDv>(x.d_y, x.p, walked_y);
-      products_wait<1>();
-    } else {
-      products_wait<0>();
     }
-    pin(x.u);
-    x.rows.differentiate(x.u, x.s, rows, lane);
-    pack_all(x.ds, x.u);
-    products_begin();
-    start_sum<S::kDk>(x.d_x, x.ds, walked_x);
+    if constexpr (S::kSumsX) {
+      products_wait<S::kSumsY>();
+      pin(x.u);
+      x.rows.differentiate(x.u, x.s, rows, lane);
+      pack_all(x.ds, x.u);
+      products_begin();
+      start_sum<S::kDk>(x.d_x, x.ds, walked_x);
+    }
     products_wait<0>();
     release(control_.empty[stage]);
     turn_.next();
@@ -144,14 +144,14 @@ class Consumer {
   // Sums go through the group's part of what was held, and leave by TMA, which knows where the tensors end.
   __device__ __forceinline__ void store(const State& x, const Tile& t) {
     named_sync(barrier_, 128);  // all four warps are done with it
-    stage<S::kDk>(x.d_x, held_x_, c_.scale);
-    if constexpr (S::kKeys) stage<S::kDv>(x.d_y, held_y_, 1);
+    if constexpr (S::kSumsX) stage<S::kDk>(x.d_x, held_x_, c_.scale);
+    if constexpr (S::kSumsY) stage<S::kDv>(x.d_y, held_y_, 1);
     fence_async();
     named_sync(barrier_, 128);
     if (thread_ != 0) return;
-    for (int panel = 0; panel < S::kPanelsX; ++panel)
+    for (int panel = 0; S::kSumsX && panel < S::kPanelsX; ++panel)
       store_box(c_.d_x, held_x_ + panel * kBoxBytes, panel * kBox, t.row, t.head, t.batch);
-    for (int panel = 0; S::kKeys && panel < S::kPanelsY; ++panel)
+    for (int panel = 0; S::kSumsY && panel < S::kPanelsY; ++panel)
       store_box(c_.d_y, held_y_ + panel * kBoxBytes, panel * kBox, t.row, t.head, t.batch);
     commit_stores();
     wait_stores_read();

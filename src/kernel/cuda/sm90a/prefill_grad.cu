@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "kernel/cuda/capability.cuh"
 #include "kernel/cuda/sm90a/grad_instance.cuh"
@@ -14,24 +15,30 @@
 namespace lacuna::kernel::cuda::sm90a {
 namespace grad {
 
-#define LACUNA_SHAPE(dk, dv) Instances instances_##dk##_##dv();
-#include <lacuna_grad_shapes.inc>
+#define LACUNA_SHAPE(dk, dv) const std::vector<Instance>& instances_##dk##_##dv();
+#include <lacuna_shapes.inc>
 #undef LACUNA_SHAPE
 
 namespace {
 
-// The form of the kernel for a pass; null = the head dimensions are not there. Lists of 64 rows take two teams.
-const Instance* find(const PrefillGrad& a, Side side) {
+// The rows of a tile: as many as there are instances for, but no more than a block of lists has.
+int rows_of_tile(const PrefillGrad& a, Side side) {
+  const BlockLists& l = a.forward.lists;
+  const int most = l.row_ptr && (side == Side::keys ? l.block_k : l.block_q) == 64 ? 64 : 128;
+  return a.forward.dk > 192 ? 64 : most;
+}
+
+// The forms of the kernel that make a pass; none = the head dimensions are not there.
+std::vector<const Instance*> find(const PrefillGrad& a, Side side) {
   const Prefill& f = a.forward;
-  const int held = side == Side::keys ? f.lists.block_k : f.lists.block_q;
-  const int teams = f.lists.row_ptr && held == kBox ? 2 : 1;
-  const Instance* found = nullptr;
-  const auto look = [&](Instances all) {
+  std::vector<const Instance*> found;
+  const auto look = [&](const std::vector<Instance>& all) {
     for (const Instance& i : all)
-      if (i.dtype == f.dtype && i.dk == f.dk && i.dv == f.dv && i.side == side && i.teams == teams) found = &i;
+      if (i.dtype == f.dtype && i.dk == f.dk && i.dv == f.dv && i.side == side && i.rows == rows_of_tile(a, side))
+        found.push_back(&i);
   };
 #define LACUNA_SHAPE(dk, dv) look(instances_##dk##_##dv());
-#include <lacuna_grad_shapes.inc>
+#include <lacuna_shapes.inc>
 #undef LACUNA_SHAPE
   return found;
 }
@@ -95,14 +102,14 @@ Call call_of(const PrefillGrad& a, const Instance& form, int cache_bytes) {
   return c;
 }
 
-const char* start(const PrefillGrad& a, Side side, void* stream) {
-  const Instance& form = *find(a, side);
+const char* start(const PrefillGrad& a, const Instance& form, void* stream) {
   int device = 0, processors = 0, cache_bytes = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, device);
   Call c = call_of(a, form, cache_bytes);
-  if (!encode_all(c, a, side)) return "the driver refuses the tensors' shape or strides, or is older than CUDA 12.0";
+  if (!encode_all(c, a, form.side))
+    return "the driver refuses the tensors' shape or strides, or is older than CUDA 12.0";
   if (error == cudaSuccess)
     error = cudaFuncSetAttribute(form.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, form.shared_bytes);
   if (error == cudaSuccess) {
@@ -112,6 +119,12 @@ const char* start(const PrefillGrad& a, Side side, void* stream) {
                              static_cast<std::size_t>(form.shared_bytes), static_cast<cudaStream_t>(stream));
   }
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+const char* start_pass(const PrefillGrad& a, Side side, void* stream) {
+  for (const Instance* form : find(a, side))
+    if (const char* error = start(a, *form, stream)) return error;
+  return nullptr;
 }
 
 bool aligned(const Tensor4& t, int batch, int heads, int rows) {
@@ -129,8 +142,8 @@ const char* prefill_grad_why_not(const PrefillGrad& a) {
   const Prefill& f = a.forward;
   if (capability() != 90) return "the GPU is not of compute capability 9.0 (H100, H200)";
   if (f.nq < 1 || f.nk < 1) return "there are no rows, or no keys";
-  if (!grad::find(a, grad::Side::queries) || !grad::find(a, grad::Side::keys))
-    return "head_dim of K and V is none of those that were compiled (LACUNA_CUDA_DIMS up to 128)";
+  if (grad::find(a, grad::Side::queries).empty())
+    return "head_dim of K and V is none of those that were compiled (LACUNA_CUDA_DIMS)";
   for (const Tensor4* t : {&f.q, &a.d_out, &a.d_q})
     if (!grad::aligned(*t, f.batch, f.hq, f.nq))
       return "q, d_out and d_q must be 16-byte aligned, with strides of positive multiples of 8 elements below 2^39";
@@ -142,8 +155,8 @@ const char* prefill_grad_why_not(const PrefillGrad& a) {
 
 const char* prefill_grad(const PrefillGrad& a, void* stream) {
   if (a.d_k.data)
-    if (const char* error = grad::start(a, grad::Side::keys, stream)) return error;
-  return a.d_q.data ? grad::start(a, grad::Side::queries, stream) : nullptr;
+    if (const char* error = grad::start_pass(a, grad::Side::keys, stream)) return error;
+  return a.d_q.data ? grad::start_pass(a, grad::Side::queries, stream) : nullptr;
 }
 
 }  // namespace lacuna::kernel::cuda::sm90a
