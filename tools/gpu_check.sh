@@ -1,26 +1,32 @@
 #!/usr/bin/env bash
 # Compiles the CUDA kernels, compares them with the reference on this machine's GPU, times them, and keeps the results.
-#   tools/gpu_check.sh [--run-only] [--tests-only] [FOLDER]
+#   tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad] [FOLDER]
 #
 # FOLDER (bench/results/<card>) gets  check.txt     what the tests say, compute-sanitizer's word on a few of them too
 #                                     prefill.json  what lacuna-cuda-bench measured, PyTorch's peers beside it
 #                                     prefill.txt   the same as a table
+#                                     grad.json, grad.txt: of the backward
 # --run-only takes the programs in build/cuda as they are, for a machine with a GPU but no compiler. PyTorch is asked
-# where python3 has one.
+# where python3 has one. --time: only these figures, the others stay as they are.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$lacuna_root"
 
-build=yes bench=yes
+build=yes bench=yes figures=all
 while [[ ${1:-} = --* ]]; do
   case $1 in
     --run-only) build=no ;;
     --tests-only) bench=no ;;
-    *) die "unknown argument '$1'; usage: tools/gpu_check.sh [--run-only] [--tests-only] [FOLDER]" ;;
+    --time)
+      shift
+      figures=${1:-}
+      [[ $figures = prefill || $figures = grad ]] || die "--time takes prefill or grad, not '$figures'"
+      ;;
+    *) die "unknown argument '$1'; usage: tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad] [FOLDER]" ;;
   esac
   shift
 done
-(($# <= 1)) || die "usage: tools/gpu_check.sh [--run-only] [--tests-only] [FOLDER]"
+(($# <= 1)) || die "usage: tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad] [FOLDER]"
 
 command -v nvidia-smi >/dev/null || die "no nvidia-smi: this machine has no NVIDIA GPU, or no driver"
 card=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1)
@@ -46,6 +52,7 @@ head_of "$folder/check.txt"
 keep "$folder/check.txt" "$test" || status=1
 grep -q SKIPPED "$folder/check.txt" && status=1 # a test that found no GPU has proved nothing
 few=CudaPrefill.NanSpreadsToItsRows:CudaPrefill.GraphsReplayIt:CudaPrefill.NothingToDo:CudaPrefill.ListsAreChecked
+few+=:CudaGrad.InverseOfLists:CudaGrad.GraphsReplayIt:CudaGrad.WritesWhatIsAskedFor:CudaGrad.NothingToDo
 # racecheck does not follow a warp's barrier to the arrival of one of its lanes, and finds races that are none.
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck synccheck; do
@@ -57,11 +64,18 @@ fi
 ((status == 0)) || die "the check failed; its output is in $folder/check.txt"
 [[ $bench = yes ]] || exit 0
 
-head_of "$folder/prefill.txt"
-keep "$folder/prefill.txt" "$timing" "$folder/prefill.json"
-if python3 -c 'import torch' 2>/dev/null; then
-  keep "$folder/prefill.txt" python3 bench/peers/gpu_attention.py "$folder/prefill.json" "$folder/prefill.json"
-else
-  say "no PyTorch in python3: no peers beside Lacuna's figures"
-fi
+# Lacuna's figures and, where python3 has PyTorch, those of its peers: measured NAME [--grad]
+measured() {
+  [[ $figures = all || $figures = "$1" ]] || return 0
+  local to=$folder/$1
+  head_of "$to.txt"
+  keep "$to.txt" "$timing" "${@:2}" "$to.json"
+  if python3 -c 'import torch' 2>/dev/null; then
+    keep "$to.txt" python3 bench/peers/gpu_attention.py "${@:2}" "$to.json" "$to.json"
+  else
+    say "no PyTorch in python3: no peers beside Lacuna's figures"
+  fi
+}
+measured prefill
+measured grad --grad
 say "results in $folder"

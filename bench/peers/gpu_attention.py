@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """PyTorch's attention on the GPU, beside lacuna-cuda-bench: cuDNN's dense kernel and FlexAttention's block lists.
 
-    bench/peers/gpu_attention.py LACUNA.json [OUT.json]
+    bench/peers/gpu_attention.py [--grad] LACUNA.json [OUT.json]
 
-LACUNA.json is what lacuna-cuda-bench wrote a moment ago on the same card. The shapes, the lists and the way to
-count operations are the same (test/cuda/prefill_bench.cpp), and so are the times of warming up and measuring. Prints
-a table with the ratio of every case that PyTorch can run; OUT.json has both sides.
+LACUNA.json is what lacuna-cuda-bench (with --grad: its backward) wrote a moment ago on the same card. The shapes, the
+lists and the way to count operations are the same (test/cuda/bench_case.h), and so are the times of warming up and
+measuring. Prints a table with the ratio of every case that PyTorch can run, of lists also that of their TFLOP/s over
+cuDNN's dense ones at that length; OUT.json has both sides.
 """
+import functools
 import json
 import statistics
 import sys
@@ -63,29 +65,43 @@ def named(heads, blocks, density):
     return ((draw < density * 2**32) & (j < i)) | (i == j)
 
 
-def tensors(hq, hkv, n, dk, dv):
+def tensors(hq, hkv, n, dk, dv, grad):
     shape = [(hq, dk), (hkv, dk), (hkv, dv)]
-    return [torch.randn(1, h, n, d, device="cuda", dtype=torch.bfloat16) for h, d in shape]
+    return [torch.randn(1, h, n, d, device="cuda", dtype=torch.bfloat16, requires_grad=grad) for h, d in shape]
 
 
-def dense(hq, hkv, n, dk, dv, causal):
-    q, k, v = tensors(hq, hkv, n, dk, dv)
+def time_of(attend, q, k, v, grad):
+    """Milliseconds of attend(q, k, v), or of its backward alone."""
+    if not grad:
+        with torch.no_grad():
+            return median_ms(lambda: attend(q, k, v))
+    out = attend(q, k, v)
+    by_out = torch.randn_like(out)
+    return median_ms(lambda: torch.autograd.grad(out, (q, k, v), by_out, retain_graph=True))
+
+
+def operations(dk, dv, pairs, grad):
+    return 2 * (3 * dk + 2 * dv if grad else dk + dv) * pairs
+
+
+def dense(hq, hkv, n, dk, dv, causal, grad):
+    q, k, v = tensors(hq, hkv, n, dk, dv, grad)
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
         try:
-            F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
-            ms = median_ms(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True))
+            attend = functools.partial(F.scaled_dot_product_attention, is_causal=causal, enable_gqa=True)
+            ms = time_of(attend, q, k, v, grad)
         except RuntimeError:  # without grouped heads: every query head with its own copy
-            k, v = (t.repeat_interleave(hq // hkv, 1) for t in (k, v))
-            ms = median_ms(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal))
-    return ms, 2 * (dk + dv) * hq * n * n * (0.5 if causal else 1)
+            k, v = (t.detach().repeat_interleave(hq // hkv, 1).requires_grad_(grad) for t in (k, v))
+            ms = time_of(functools.partial(F.scaled_dot_product_attention, is_causal=causal), q, k, v, grad)
+    return ms, operations(dk, dv, hq * n * n * (0.5 if causal else 1), grad)
 
 
 def causal_pair(b, h, q, kv):
     return q >= kv
 
 
-def block_lists(hq, hkv, n, dk, dv, density):
-    q, k, v = tensors(hq, hkv, n, dk, dv)
+def block_lists(hq, hkv, n, dk, dv, density, grad):
+    q, k, v = tensors(hq, hkv, n, dk, dv, grad)
     keep = named(hq, n // BLOCK, density)
     diagonal = torch.arange(n // BLOCK, dtype=torch.int32, device="cuda").view(1, 1, -1, 1)
     full = torch.from_numpy(keep).cuda() & ~torch.eye(n // BLOCK, dtype=torch.bool, device="cuda")
@@ -94,32 +110,34 @@ def block_lists(hq, hkv, n, dk, dv, density):
     one = torch.ones_like(count)
     index = diagonal.expand(1, hq, -1, n // BLOCK).contiguous()
     mask = BlockMask.from_kv_blocks(one, index, count, order.contiguous(), BLOCK_SIZE=BLOCK, mask_mod=causal_pair,
-                                    seq_lengths=(n, n), compute_q_blocks=False)
-    compiled = torch.compile(flex_attention)
-    ms = median_ms(lambda: compiled(q, k, v, block_mask=mask, enable_gqa=True))
-    return ms, 2 * (dk + dv) * float(keep.sum()) * BLOCK * BLOCK
+                                    seq_lengths=(n, n), compute_q_blocks=grad)
+    ms = time_of(functools.partial(torch.compile(flex_attention), block_mask=mask, enable_gqa=True), q, k, v, grad)
+    return ms, operations(dk, dv, float(keep.sum()) * BLOCK * BLOCK, grad)
 
 
-def main(ours, out=None):
+def main(ours, out=None, grad=False):
     rows = {r["case"]: r for r in json.load(open(ours))}
     torch.manual_seed(1)
-    torch.set_grad_enabled(False)
     for peer, cases, run in (("cuDNN", DENSE, dense), ("FlexAttention", LISTS, block_lists)):
         for name, shape in cases.items():
             row = rows.setdefault(name, {"case": name})
             row["peer"] = peer
             try:
-                ms, operations = run(*shape)
-                row["peer_ms"], row["peer_tflops"] = ms, operations / ms / 1e9
+                ms, count = run(*shape, grad)
+                row["peer_ms"], row["peer_tflops"] = ms, count / ms / 1e9
                 if "ms" in row:
                     row["ratio"] = ms / row["ms"]
+                    beside = rows.get(f"dense causal {shape[2] // 1024}k D{shape[3]}", {})
+                    if run is block_lists and "peer_tflops" in beside:
+                        row["over_dense"] = row["tflops"] / beside["peer_tflops"]
             except Exception as error:  # a peer that cannot: say so and go on
                 row["peer_error"] = str(error).splitlines()[0][:200]
             torch.cuda.empty_cache()
-    print(f"{'case':40} {'ms':>8} {'TFLOP/s':>8} {'peer':>14} {'TFLOP/s':>8} {'ratio':>6}")
+    print(f"{'case':40} {'ms':>8} {'TFLOP/s':>8} {'peer':>14} {'TFLOP/s':>8} {'ratio':>6} {'of dense':>8}")
     for r in rows.values():
         print(f"{r['case']:40} {r.get('ms', 0):8.3f} {r.get('tflops', 0):8.0f} {r.get('peer', '-'):>14} "
-              f"{r.get('peer_tflops', 0):8.0f} {r.get('ratio', 0):6.2f} {r.get('peer_error', '')}")
+              f"{r.get('peer_tflops', 0):8.0f} {r.get('ratio', 0):6.2f} {r.get('over_dense', 0):8.2f} "
+              f"{r.get('peer_error', '')}")
     if out:
         card = torch.cuda.get_device_name()
         with open(out, "w") as file:
@@ -129,4 +147,4 @@ def main(ours, out=None):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*(a for a in sys.argv[1:] if a != "--grad"), grad="--grad" in sys.argv)

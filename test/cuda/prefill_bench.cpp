@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// lacuna-cuda-bench: how fast the prefill kernel is. Each case is checked first, on sampled rows against double
-// precision; then it runs for a third of a second to warm the card up and a quarter more for the median.
-//   lacuna-cuda-bench [--quick] [--only TEXT] [FILE.json]      --only: cases that have TEXT in their name
+// lacuna-cuda-bench: how fast the prefill kernel is, or with --grad its backward. Each case is checked first, on
+// sampled rows against double precision; then it runs for a third of a second to warm the card up and a quarter more
+// for the median.
+//   lacuna-cuda-bench [--grad] [--quick] [--only TEXT] [FILE.json]      --only: cases that have TEXT in their name
 // TFLOP/s count what the call asks for: 2 (dk + dv) operations a pair; of a causal triangle its half, of listed
-// blocks every pair, those on the diagonal too (bench/peers/gpu_attention.py counts alike and has the same lists).
+// blocks every pair, those on the diagonal too (bench/peers/gpu_attention.py counts alike and has the same lists). The
+// backward counts five products, 2 (3 dk + 2 dv).
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -17,9 +19,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "base/half.h"
-#include "base/rng.h"
-#include "device.h"
+#include "bench_case.h"
 #include "kernel/cuda/prefill.h"
 
 namespace lacuna {
@@ -27,16 +27,13 @@ namespace {
 
 using kernel::cuda::Prefill;
 using kernel::cuda::Tensor4;
+using test::Case;
 using test::DeviceArray;
+using test::Lists;
+using test::mix;
 using test::must;
-
-struct Case {
-  const char* name;
-  int hq, hkv, n, dk, dv;
-  double density = 1;                                // below 1: lists, random and the diagonal
-  int block_q = 128, block_k = 128, list_heads = 0;  // 0: a list for every query head
-  bool causal = true;
-};
+using test::names;
+using test::random_numbers;
 
 constexpr Case kCases[] = {
     {"dense causal 8k D128", 32, 8, 8192, 128, 128},
@@ -56,47 +53,6 @@ constexpr Case kCases[] = {
     {"blocks 64x128 32k 0.10 own lists", 32, 8, 32768, 128, 128, 0.1, 64, 128},
     {"blocks 64x64 32k 0.10 list of a group", 32, 8, 32768, 128, 128, 0.1, 64, 64, 8},
     {"blocks 128x128 32k 0.10 D64", 32, 8, 32768, 64, 64, 0.1},
-};
-
-// Whether a list names a block: the diagonal, and others by a hash that gpu_attention.py computes alike.
-std::uint32_t mix(std::uint32_t x) {
-  x = (x ^ x >> 16) * 0x7feb352du;
-  x = (x ^ x >> 15) * 0x846ca68bu;
-  return x ^ x >> 16;
-}
-bool names(const Case& c, int list, int block, int column) {
-  const int last = ((block + 1) * c.block_q - 1) / c.block_k;
-  if (column >= last) return column == last;
-  const auto at = static_cast<std::uint32_t>((list * 1024 + block) * 1024 + column);
-  return mix(at + 1) < c.density * 4294967296.0;
-}
-
-// Draws of a normal distribution, from a table: 16-bit numbers have no more of them.
-std::vector<std::uint16_t> random_numbers(std::size_t n, std::uint64_t seed) {
-  Rng rng(seed);
-  std::vector<std::uint16_t> table(1 << 16), all(n);
-  for (auto& x : table) x = float_to_bf16(static_cast<float>(rng.normal()));
-  for (std::size_t i = 0; i < n;) {
-    std::uint64_t x = rng.next();
-    for (int part = 0; part < 4 && i < n; ++part, x >>= 16) all[i++] = table[x & 0xffff];
-  }
-  return all;
-}
-
-struct Lists {
-  std::vector<std::int32_t> row_ptr, columns;
-  double pairs = 0;
-  explicit Lists(const Case& c) {
-    if (c.density >= 1) return;
-    const int lists = c.list_heads ? c.list_heads : c.hq, blocks = c.n / c.block_q;
-    for (int list = 0; list < lists; ++list)
-      for (int block = 0; block <= blocks; ++block) {
-        row_ptr.push_back(static_cast<std::int32_t>(columns.size()));
-        for (int column = c.n / c.block_k - 1; column >= 0 && block < blocks; --column)
-          if (names(c, list, block, column)) columns.push_back(column);
-      }
-    pairs = static_cast<double>(columns.size()) * c.block_q * c.block_k * c.hq / lists;
-  }
 };
 
 // Largest relative distance of sampled rows from double precision.
@@ -135,29 +91,6 @@ double check(const Case& c, const Prefill& a, const DeviceArray<std::uint16_t>& 
     worst = error <= worst ? worst : error;  // NaN stays
   }
   return worst;
-}
-
-// Median milliseconds of one call among many in a row, the card warm.
-template <class F>
-double median_ms(F&& call, double warm_ms, double ms) {
-  const auto once = [&](int n) {
-    std::vector<cudaEvent_t> at(static_cast<std::size_t>(n) + 1);
-    for (auto& e : at) must(cudaEventCreate(&e));
-    must(cudaEventRecord(at[0]));
-    for (int i = 0; i < n; ++i) {
-      call();
-      must(cudaEventRecord(at[static_cast<std::size_t>(i) + 1]));
-    }
-    must(cudaDeviceSynchronize());
-    std::vector<float> took(static_cast<std::size_t>(n));
-    for (std::size_t i = 0; i < took.size(); ++i) must(cudaEventElapsedTime(&took[i], at[i], at[i + 1]));
-    for (auto& e : at) must(cudaEventDestroy(e));
-    std::nth_element(took.begin(), took.begin() + n / 2, took.end());
-    return static_cast<double>(took[static_cast<std::size_t>(n / 2)]);
-  };
-  const double first = once(3);
-  once(std::max(3, static_cast<int>(warm_ms / first)));
-  return once(std::max(7, static_cast<int>(ms / first)));
 }
 
 nlohmann::json measure(const Case& c, bool quick) {
@@ -199,7 +132,7 @@ nlohmann::json measure(const Case& c, bool quick) {
   call();
   must(cudaDeviceSynchronize());
   result["error"] = check(c, a, q, k, v, out);
-  const double ms = median_ms(call, quick ? 100 : 330, quick ? 100 : 250);
+  const double ms = test::median_ms(call, quick ? 100 : 330, quick ? 100 : 250);
   const double pairs = c.density < 1 ? lists.pairs : static_cast<double>(c.hq) * c.n * c.n * (c.causal ? 0.5 : 1);
   result["ms"] = ms;
   result["tflops"] = 2.0 * (c.dk + c.dv) * pairs / ms / 1e9;
@@ -208,12 +141,12 @@ nlohmann::json measure(const Case& c, bool quick) {
   return result;
 }
 
-int run(bool quick, const char* only, const char* file) {
+int run(bool grad, bool quick, const char* only, const char* file) {
   auto all = nlohmann::json::array();
   bool right = true;
   for (const Case& c : kCases) {
     if (!std::strstr(c.name, only)) continue;
-    const auto r = measure(c, quick);
+    const auto r = grad ? test::measure_grad(c, quick) : measure(c, quick);
     all.push_back(r);
     if (r.contains("refused")) {
       fmt::print("{:<40} refused: {}\n", c.name, r["refused"].get<std::string>());
@@ -242,15 +175,17 @@ int run(bool quick, const char* only, const char* file) {
 }  // namespace lacuna
 
 int main(int argc, char** argv) {
-  bool quick = false;
+  bool grad = false, quick = false;
   const char *only = "", *file = nullptr;
   for (int i = 1; i < argc; ++i) {
-    if (!std::strcmp(argv[i], "--quick"))
+    if (!std::strcmp(argv[i], "--grad"))
+      grad = true;
+    else if (!std::strcmp(argv[i], "--quick"))
       quick = true;
     else if (!std::strcmp(argv[i], "--only") && i + 1 < argc)
       only = argv[++i];
     else
       file = argv[i];
   }
-  return lacuna::run(quick, only, file);
+  return lacuna::run(grad, quick, only, file);
 }

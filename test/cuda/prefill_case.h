@@ -100,30 +100,50 @@ class PrefillCase {
     std::vector<float> out, lse;
   };
 
-  // op attend's reference: lists as tile runs, every tile with a word for each row.
+  // What query heads h .. h + n - 1 of a sequence see, as tile runs: every tile with a word for each row.
+  struct Runs {
+    std::vector<TileRun> runs;
+    std::vector<std::uint32_t> words;
+    std::vector<std::int32_t> row_ptr;
+    TileRuns view;
+  };
+  void lower(int b, int h, int n, Runs& to) const {
+    to = {};
+    for (int head = h; head < h + n; ++head) {
+      to.row_ptr.push_back(static_cast<std::int32_t>(to.runs.size()));
+      for (int first = 0; first < s.nq; first += s.block_q) {
+        for (int tile = 0; tile * kTileKeys < s.nk; ++tile) {
+          to.runs.push_back({tile, tile + 1, static_cast<std::int32_t>(to.words.size()) / s.block_q});
+          for (int i = first; i < first + s.block_q; ++i) {
+            std::uint32_t word = 0;
+            for (int c = 0; c < kTileKeys && i < s.nq; ++c)
+              word |= static_cast<std::uint32_t>(sees(b, head, i, tile * kTileKeys + c)) << c;
+            to.words.push_back(word);
+          }
+        }
+        to.row_ptr.push_back(static_cast<std::int32_t>(to.runs.size()));
+      }
+    }
+    to.view.block_q = s.block_q, to.view.n_rows = s.nq, to.view.n_cells = s.nk, to.view.heads = n;
+    to.view.row_ptr = to.row_ptr.data(), to.view.runs = to.runs.data(), to.view.words = to.words.data();
+  }
+
+  // A tensor's rows of one head as f32, without gaps.
+  std::vector<float> numbers(const HostTensor& t, int b, int h) const {
+    std::vector<float> x;
+    for (int i = 0; i < t.rows; ++i)
+      for (int d = 0; d < t.channels; ++d) x.push_back(number(t.data[t.at(b, h, i, d)]));
+    return x;
+  }
+
+  // op attend's reference.
   Result reference() const {
     Result r = fresh();
-    std::vector<float> queries(static_cast<std::size_t>(s.nq) * s.dk);
     for (int b = 0; b < s.batch; ++b)
       for (int h = 0; h < s.hq; ++h) {
-        std::vector<TileRun> runs;
-        std::vector<std::uint32_t> seen;
-        std::vector<std::int32_t> row_ptr{0};
-        for (int first = 0; first < s.nq; first += s.block_q) {
-          for (int tile = 0; tile * kTileKeys < s.nk; ++tile) {
-            runs.push_back({tile, tile + 1, static_cast<std::int32_t>(seen.size()) / s.block_q});
-            for (int i = first; i < first + s.block_q; ++i) {
-              std::uint32_t word = 0;
-              for (int c = 0; c < kTileKeys && i < s.nq; ++c)
-                word |= static_cast<std::uint32_t>(sees(b, h, i, tile * kTileKeys + c)) << c;
-              seen.push_back(word);
-            }
-          }
-          row_ptr.push_back(static_cast<std::int32_t>(runs.size()));
-        }
-        for (int i = 0; i < s.nq; ++i)
-          for (int d = 0; d < s.dk; ++d)
-            queries[static_cast<std::size_t>(i) * s.dk + d] = number(q.data[q.at(b, h, i, d)]);
+        Runs runs;
+        lower(b, h, 1, runs);
+        const std::vector<float> queries = numbers(q, b, h);
         op::Attend::Args a;
         a.hq = a.hkv = 1;
         a.dk = s.dk, a.dv = s.dv, a.n_rows = s.nq, a.n_cells = s.nk;
@@ -131,8 +151,7 @@ class PrefillCase {
         a.k = k.data.data() + k.at(b, h / (s.hq / s.hkv), 0, 0), a.k_cell = k.row;
         a.v = v.data.data() + v.at(b, h / (s.hq / s.hkv), 0, 0), a.v_cell = v.row;
         a.k_type = a.v_type = s.dtype;
-        a.runs.block_q = s.block_q, a.runs.n_rows = s.nq, a.runs.n_cells = s.nk;
-        a.runs.row_ptr = row_ptr.data(), a.runs.runs = runs.data(), a.runs.words = seen.data();
+        a.runs = runs.view;
         a.scale = scale();
         a.out = r.out.data() + place(b, h, 0) * s.dv, a.out_row = s.dv;
         a.lse = r.lse.data() + place(b, h, 0);
@@ -175,6 +194,14 @@ class PrefillCase {
     return (static_cast<std::size_t>(b) * s.hq + static_cast<std::size_t>(h)) * s.nq + static_cast<std::size_t>(i);
   }
 
+  // Draws of a normal distribution.
+  void fill(HostTensor& t) {
+    for (int b = 0; b < t.batches; ++b)
+      for (int h = 0; h < t.heads; ++h)
+        for (int i = 0; i < t.rows; ++i)
+          for (int d = 0; d < t.channels; ++d) t.data[t.at(b, h, i, d)] = store(static_cast<float>(rng_.normal()));
+  }
+
   PrefillSpec s;
   HostTensor q, k, v;
   std::vector<std::int32_t> row_ptr, columns, bits;
@@ -184,13 +211,6 @@ class PrefillCase {
   Result fresh() const {
     const std::size_t rows = static_cast<std::size_t>(s.batch) * s.hq * s.nq;
     return {std::vector<float>(rows * s.dv), std::vector<float>(rows)};
-  }
-
-  void fill(HostTensor& t) {
-    for (int b = 0; b < t.batches; ++b)
-      for (int h = 0; h < t.heads; ++h)
-        for (int i = 0; i < t.rows; ++i)
-          for (int d = 0; d < t.channels; ++d) t.data[t.at(b, h, i, d)] = store(static_cast<float>(rng_.normal()));
   }
 
   // Entries in random order; of an empty_rows list every second query block and the first five have none.

@@ -52,6 +52,13 @@ __device__ __forceinline__ void load_box(void* to, const CUtensorMap& map, Barri
       "l"(&map), "r"(shared_address(&full)), "r"(x0), "r"(x1), "r"(x2), "r"(x3)
       : "memory");
 }
+// Bytes in a row, a multiple of 16 between addresses that are.
+__device__ __forceinline__ void load_bytes(void* to, const void* from, std::uint32_t bytes, Barrier& full) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(to)),
+               "l"(from), "r"(bytes), "r"(shared_address(&full))
+               : "memory");
+}
 __device__ __forceinline__ void store_box(const CUtensorMap& map, std::uint32_t from, int x0, int x1, int x2, int x3) {
   asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(&map),
                "r"(from), "r"(x0), "r"(x1), "r"(x2), "r"(x3)

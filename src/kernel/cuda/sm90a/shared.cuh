@@ -22,6 +22,22 @@ struct Turn {
   }
 };
 
+// Consumers start products in turn, one exponentiating while another multiplies. Numbered barriers: 1 + group: that
+// group's turn; behind them 1 + kGroups + group: the group's threads among themselves.
+template <class S>
+struct Turns {
+  int mine, next;
+  __device__ __forceinline__ explicit Turns(int group) : mine(1 + group), next(1 + (group + 1) % S::kGroups) {
+    if (group == S::kGroups - 1) pass();  // group 0 begins
+  }
+  __device__ __forceinline__ void wait() {
+    if constexpr (S::kGroups > 1) named_sync(mine, 256);
+  }
+  __device__ __forceinline__ void pass() {
+    if constexpr (S::kGroups > 1) named_arrive(next, 256);
+  }
+};
+
 template <class S>
 struct Control {
   Barrier q_full[S::kQBuffers], q_empty[S::kQBuffers];
