@@ -6,10 +6,15 @@
 from ._attention import attention
 from ._library import LIBRARY
 from ._plan import Plan, attend, plan
+from ._report import Contract, Loss, Phase, Promise, Recall, Report
 from ._session import Session
+from ._transformers import register_transformers
 
 __version__ = LIBRARY.lacuna_torch_version().decode()
-__all__ = ["Plan", "Session", "attend", "attention", "get_num_threads", "plan", "set_num_threads"]
+__all__ = [
+    "Contract", "Loss", "Phase", "Plan", "Promise", "Recall", "Report", "Session", "attend", "attention", "get_num_threads", "plan",
+    "register_transformers", "set_num_threads",
+]
 
 
 def get_num_threads():

@@ -2,7 +2,7 @@
 """lacuna.Session: one method at work, with what it counts."""
 import weakref
 
-from . import _sessions
+from . import _report, _sessions
 
 
 class Session:
@@ -26,6 +26,21 @@ class Session:
         self.number = _sessions.new_number()
         _sessions.handle_of(self.options, self.number)  # refuses a bad text now
         weakref.finalize(self, _sessions.close, self.options, self.number)
+
+    def report(self):
+        """What the session has counted so far: a lacuna.Report."""
+        return _report.of_json(_sessions.report(self.options, self.number))
+
+    def reset_report(self):
+        """Forgets what was counted."""
+        _sessions.reset_report(self.options, self.number)
+
+    def announce(self, n_layers, prompt_tokens=-1):
+        """Says how many layers the model has (0 = unknown) and how long the prompt will be (-1 = unknown), for methods that
+        ask."""
+        if n_layers < 0 or prompt_tokens < -1:
+            raise ValueError(f"got {n_layers} layers and {prompt_tokens} tokens, need 0 or more and -1 or more")
+        _sessions.announce(self.options, self.number, n_layers, prompt_tokens)
 
     def __repr__(self):
         return f"lacuna.Session({self.options!r})"

@@ -57,3 +57,11 @@ def report(text, number):
     if found is None:
         raise RuntimeError(f"lacuna: {error()}")
     return json.loads(found)
+
+
+def reset_report(text, number):
+    LIBRARY.lacuna_torch_reset_report(handle_of(text, number))
+
+
+def announce(text, number, n_layers, prompt_tokens):
+    LIBRARY.lacuna_torch_announce(handle_of(text, number), n_layers, prompt_tokens)
