@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What torch asks of an operator: opcheck, compile without graph breaks, export, checkpoints, threads."""
+import os
 import threading
 
 import lacuna
@@ -91,3 +92,17 @@ def test_two_threads_share_a_method(tensors):
     [t.start() for t in threads]
     [t.join() for t in threads]
     assert len(wrong) == 60 and not any(wrong)
+
+
+def test_a_forked_child_has_threads_of_its_own(tensors):
+    q, k, v = tensors(400)
+    before = lacuna.get_num_threads()
+    lacuna.set_num_threads(3)
+    try:
+        want = lacuna.attention(q, k, v, METHODS[1])
+        child = os.fork()
+        if child == 0:  # says by its exit code what it found; torch's own threads are not asked
+            os._exit(0 if bytes(lacuna.attention(q, k, v, METHODS[1]).numpy()) == bytes(want.numpy()) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        lacuna.set_num_threads(before)

@@ -11,7 +11,7 @@ from ._library import LIBRARY, error
 SHARED = 0  # the session that calls with the same text share
 MOST_SHARED = 64
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a Session may be collected, and close, while one is opened
 _open = collections.OrderedDict()  # (text, number) -> handle; shared ones used last stand last
 _numbers = itertools.count(1)
 
