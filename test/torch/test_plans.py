@@ -115,6 +115,12 @@ def test_fa4(tensors):
     kept[0, 0, 1, 3] = 1
     seen = elements(kept + whole, 128, 64, 256, 256) & plain.visible(256, 256)
     close(lacuna.attend(q, k, v, plan), plain.attention(q, k, v, seen)[0], 1e-4)
+    strict = Plan.from_fa4(count, index, torch.tensor([[[0, 1]]]), torch.tensor([[[[9, 9, 9, 9], [0, 9, 9, 9]]]]), n_rows=256, n_keys=256,
+                           block_q=128, block_k=64, mask_mod=lambda b, h, row, key: (key > 64) & (key <= row))
+    row, key = torch.arange(256)[:, None], torch.arange(256)[None]
+    in_full = elements(whole, 128, 64, 256, 256)  # counts whole, whatever mask_mod says
+    seen = in_full | (elements(kept, 128, 64, 256, 256) & (key > 64) & (key <= row))
+    close(lacuna.attend(q, k, v, strict), plain.attention(q, k, v, seen)[0], 1e-4)
     with refuses(ValueError, r"mask_block indices\[0, 0, 1, 1\]: got 4, need 0..3"):
         Plan.from_fa4(count, index.masked_fill(index == 1, 4), n_rows=256, n_keys=256, block_k=64)
     with refuses(ValueError, "a block stands there twice"):
@@ -191,6 +197,17 @@ def test_topk_tokens(tensors):
         Plan.from_topk(torch.zeros_like(indices), n_rows=120, n_keys=120)
     with refuses(TypeError, "indices: torch.float32, need whole numbers"):
         Plan.from_topk(indices.float(), n_rows=120, n_keys=120)
+
+
+def test_topk_up_to_the_last_key(tensors):
+    """Runs of neighbours, the last key among them, beside lists of other lengths."""
+    q, k, v = tensors(4, 8, batch=1)
+    lists = [[7, 5, 6, 0], [7, -1, -1, -1], [-1, -1, -1, -1], [0, 1, 2, 7]]
+    seen = torch.zeros(1, 1, 4, 8, dtype=torch.bool)
+    for row, listed in enumerate(lists):
+        seen[0, 0, row, [x for x in listed if x >= 0]] = True
+    plan = Plan.from_topk(torch.tensor(lists)[None, None], n_rows=4, n_keys=8, causal=False)
+    close(lacuna.attend(q, k, v, plan), plain.attention(q, k, v, seen)[0], 1e-4)
 
 
 def test_topk_blocks(tensors):

@@ -52,6 +52,21 @@ def both(model, run, own="eager"):
     return results
 
 
+def test_masks_are_made_only_where_they_say_something():
+    """None: causal, keys end where rows do. [1, 1, 0, n]: the same over the first n keys of a static cache."""
+    from lacuna._transformers import _mask
+    seen = torch.ones(2, 40, dtype=torch.long)
+    assert _mask(2, 40, 40, attention_mask=seen) is None
+    assert _mask(2, 10, 40, q_offset=30, attention_mask=seen) is None  # a prompt's second chunk
+    assert _mask(2, 1, 40, q_offset=39) is None
+    assert _mask(2, 40, 64, attention_mask=seen).shape == (1, 1, 0, 40)
+    assert _mask(2, 1, 64, q_offset=torch.tensor(39)).shape == (1, 1, 0, 40)
+    seen[1, :5] = 0
+    padded = _mask(2, 10, 64, q_offset=30, attention_mask=seen)
+    assert padded.shape == (2, 1, 10, 40) and not padded[1, :, :, :5].any() and padded[0, 0].equal(torch.ones(10, 40).tril(30).bool())
+    assert _mask(2, 40, 40, local_size=16).dtype == torch.bool
+
+
 @pytest.mark.parametrize("make", [llama, mistral, gemma, gpt_oss])
 def test_prefill(session, make):
     ids = tokens()
