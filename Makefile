@@ -14,12 +14,13 @@ wanted = $(strip $(if $(filter models/smollm2-135m-instruct.gguf,$(MODEL)),smoll
   $(if $(filter models/texts/%,$(TEXT) $(QUESTION)),texts))
 
 .NOTPARALLEL:
-.PHONY: help setup check-setup llama models demo-model build demo check check-fast check-full clean
+.PHONY: help setup check-setup llama models demo-model build demo check check-fast check-full check-torch clean
 
 help:
 	@echo 'make demo        install what is missing, build, compare methods with dense on a small model'
 	@echo 'make check       install what is missing, build, run all tests (make check-fast: no sanitizers)'
 	@echo 'make check-full  the long run of the tests: every seed of several, products where pairs are the rule'
+	@echo 'make check-torch build the Python package, install it into .venv beside PyTorch, run its tests'
 	@echo 'make build       leave build/release/lacuna and build/release/liblacuna-ggml.so'
 	@echo 'make setup       install missing tools and libraries'
 	@echo 'make llama       find llama.cpp, or build one into the cache'
@@ -57,6 +58,9 @@ check-full: check-setup demo-model
 
 check-fast: check-setup demo-model
 	@dir=$$(tools/get_llama.sh) && LLAMA_DIR=$$dir tools/check.sh --fast
+
+check-torch: setup
+	@tools/check_torch.sh
 
 clean:
 	rm -rf build

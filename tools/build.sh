@@ -12,6 +12,7 @@ for tool in cmake ninja; do
 done
 if command -v ccache >/dev/null; then
   export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache
+  export CCACHE_NOHASHDIR=1 # tools/check_torch.sh compiles the same files in a folder of its own
 fi
 
 log=build/$preset.log

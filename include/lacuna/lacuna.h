@@ -114,6 +114,25 @@ struct AttendCall {
   const PackedTensor* packed_v = nullptr;
   Rope rope;                      // how q and k are rotated, if known: a profile is held against it
   bool counted = true;            // false: a warm-up; the report ignores it
+  // What to keep, instead of what the method would: words of Session::plan() or a host's own in that form
+  // (engine/plan_words.h), checked whole before use. Null: the method decides.
+  const std::int32_t* plan = nullptr;
+  std::int64_t plan_words = 0;
+  // Written if set: a number of what was kept; equal plans have equal numbers.
+  std::uint64_t* plan_number = nullptr;
+};
+
+// The gradients of an attend() call: `forward` as that call had it, its out and lse as it left them. Null data: not
+// asked for. Refused: calls with an additive mask, quantised K or V, and plans whose kernel leaves out more than they
+// say (pv_skip). A selection is a constant: what a method looked at to choose gets no gradient.
+struct AttendGradCall {
+  AttendCall forward;             // lse must be set; plan_number, if set, is read: the plan made again must have it
+  Tensor d_out;                   // [1, Hq, Nq, Dv] f32
+  const float* d_lse = nullptr;   // [Hq, Nq]; null = 0
+  Tensor d_q;                     // [1, Hq, Nq, Dk] f32, written whole
+  Tensor d_k;                     // [1, Hkv, C, Dk] f32, written whole
+  Tensor d_v;                     // [1, Hkv, C, Dv] f32, written whole
+  float* d_sinks = nullptr;       // [Hq], written; needs forward.sinks
 };
 
 class Session {
@@ -125,6 +144,11 @@ class Session {
 
   // Errors leave `out` untouched or partly written, never memory beyond it.
   Status attend(const AttendCall& call);
+  // What the method would keep in this call (`out` and `lse` are not looked at), for AttendCall::plan of this call or of
+  // others of its shape and mask. Not for what decides call by call: auto, contracts, calibration.
+  Result<std::vector<std::int32_t>> plan(const AttendCall& call);
+  // Makes the plan again where the call has none.
+  Status attend_grad(const AttendGradCall& call);
   // A new graph begins: masks may have changed. Without it every call reads its mask anew.
   void new_graph();
   // How many layers the model has and how long the prompt will be, for methods that ask; -1 unknown.

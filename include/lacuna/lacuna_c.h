@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The C interface of Lacuna: one session with the calls of lacuna.h; nothing is thrown.
- * Not here: side copies kept by the caller (PackedTensor), a caller's own threads, and the report as a
- * structure; lacuna_report_json has all of its fields.
+ * Not here: side copies kept by the caller (PackedTensor), a caller's own threads, plans apart from calls,
+ * gradients, and the report as a structure; lacuna_report_json has all of its fields.
  *
  *   lacuna_session* s = NULL;
  *   if (lacuna_open("xattention:stride=8 precision=fast audit=sample", &s) != LACUNA_OK)

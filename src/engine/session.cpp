@@ -127,20 +127,32 @@ Status check_tensor(const char* name, const Tensor& t, bool need_f32) {
 }
 
 // Rows that are written must not share elements: two workers would write them.
-Status check_apart(const Tensor& t) {
+Status check_apart(const char* name, const Tensor& t) {
   const std::int64_t heads = t.heads(), rows = t.tokens(), head = t.stride[1], row = t.stride[2];
   const bool rows_inside = (rows < 2 || row >= t.dim()) && (heads < 2 || head >= (rows - 1) * row + t.dim());
   const bool heads_inside = (heads < 2 || head >= t.dim()) && (rows < 2 || row >= (heads - 1) * head + t.dim());
   if (t.n[3] > 0 && rows > 0 && !rows_inside && !heads_inside)
-    return bad_argument(fmt::format("out: head stride {} and row stride {} let rows of {} channels overlap: lay "
-                                    "them apart", head, row, t.dim()));
+    return bad_argument(fmt::format("{}: head stride {} and row stride {} let rows of {} channels overlap: lay "
+                                    "them apart", name, head, row, t.dim()));
   return {};
 }
 
-Status check_call(const AttendCall& c) {
+}  // namespace
+
+Status check_floats(const char* name, const Tensor& t, std::int64_t heads, std::int64_t tokens, std::int64_t dim) {
+  LACUNA_CHECK(check_tensor(name, t, true));
+  if (t.heads() != heads || t.tokens() != tokens || t.dim() != dim)
+    return bad_argument(fmt::format("{} is [{}, {}, {}], need [{}, {}, {}]", name, t.heads(), t.tokens(), t.dim(), heads, tokens, dim));
+  return {};
+}
+
+Status check_written(const char* name, const Tensor& t, std::int64_t heads, std::int64_t tokens, std::int64_t dim) {
+  LACUNA_CHECK(check_floats(name, t, heads, tokens, dim));
+  return check_apart(name, t);
+}
+
+Status check_inputs(const AttendCall& c) {
   LACUNA_CHECK(check_tensor("q", c.q, true));
-  LACUNA_CHECK(check_tensor("out", c.out, true));
-  LACUNA_CHECK(check_apart(c.out));
   if (c.k.tokens() != 0) {
     LACUNA_CHECK(check_tensor("k", c.k, false));
     LACUNA_CHECK(check_tensor("v", c.v, false));
@@ -157,9 +169,6 @@ Status check_call(const AttendCall& c) {
   if (c.q.dim() != c.k.dim() || c.q.dim() < 1 || c.q.dim() > 1024)
     return bad_argument(fmt::format("head_dim of q is {}, of k {}: they must agree, 1..1024", c.q.dim(), c.k.dim()));
   if (c.v.dim() < 1 || c.v.dim() > 1024) return bad_argument(fmt::format("head_dim of v is {}, need 1..1024", c.v.dim()));
-  if (c.out.heads() != hq || c.out.tokens() != c.q.tokens() || c.out.dim() != c.v.dim())
-    return bad_argument(fmt::format("out is [{}, {}, {}], need [{}, {}, {}]", c.out.heads(), c.out.tokens(), c.out.dim(),
-                                    hq, c.q.tokens(), c.v.dim()));
   if (!(c.softcap >= 0) || std::isinf(c.softcap))
     return bad_argument(fmt::format("softcap: got {}, need 0 (none) or more", c.softcap));
   if (!std::isfinite(c.scale)) return bad_argument(fmt::format("scale: got {}, need a number; 0 = 1 / sqrt(Dk)", c.scale));
@@ -168,8 +177,6 @@ Status check_call(const AttendCall& c) {
                                     c.mask.row_stride, c.k.tokens()));
   return {};
 }
-
-}  // namespace
 
 Session::Impl::MaskEntry& Session::Impl::mask_entry(const AttendCall& c) {
   const auto n_rows = static_cast<std::int32_t>(c.q.tokens());
@@ -197,7 +204,7 @@ void Session::Impl::read_mask(const Mask& mask, std::int32_t n_rows, std::int64_
   for (const auto& s : e.visible.segments()) e.decode = e.decode && s.rows() == 1;
 }
 
-// Fills everything but rows, runs, out and lse.
+// Fills everything but rows, runs and lse; packed copies are the caller's to ask for.
 op::Attend::Args Session::Impl::base_args(const AttendCall& c, const MaskEntry& mask) {
   op::Attend::Args a;
   a.hq = static_cast<std::int32_t>(c.q.heads());
@@ -230,10 +237,6 @@ op::Attend::Args Session::Impl::base_args(const AttendCall& c, const MaskEntry& 
   a.out_head = c.out.stride[1];
   a.out_row = c.out.stride[2];
   keys_packed = values_packed = false;
-  if (!is_quantised(a.k_type) && !is_quantised(a.v_type)) {
-    a.packed_k = packed_keys(c);
-    a.packed_v = packed_values(c);
-  }
   return a;
 }
 
@@ -457,7 +460,8 @@ double Session::Impl::kv_bytes(const op::Attend::Args& a, const LoweredRuns& run
 }
 
 Status Session::Impl::attend(const AttendCall& c) {
-  LACUNA_CHECK(check_call(c));
+  LACUNA_CHECK(check_inputs(c));
+  LACUNA_CHECK(check_written("out", c.out, c.q.heads(), c.q.tokens(), c.v.dim()));
   if (c.q.tokens() == 0) return {};
   pass.begin(c.layer, std::chrono::steady_clock::now());
   const Status done = attend_call(c);
@@ -472,9 +476,13 @@ Status Session::Impl::attend_call(const AttendCall& c) {
   if (!unfit.empty()) note = unfit;
   MaskEntry& mask = mask_entry(c);
   op::Attend::Args args = base_args(c, mask);
+  if (!is_quantised(args.k_type) && !is_quantised(args.v_type)) {
+    args.packed_k = packed_keys(c);
+    args.packed_v = packed_values(c);
+  }
   // Where the model has a window of its own there is little to leave out, and rows that lost nothing would thin
   // out the mean of those that did: dense, and counted apart.
-  const bool apart = !options.windowed && windowed(c, mask);
+  const bool apart = !c.plan && !options.windowed && windowed(c, mask);
   phase = apart ? &(mask.decode ? windowed_decode : windowed_prefill) : &(mask.decode ? decode : prefill);
   scratch_phase = {};
   side = nullptr;
@@ -487,16 +495,21 @@ Status Session::Impl::attend_call(const AttendCall& c) {
   // Plans first: the common case, nothing left out anywhere, is one kernel call for all rows.
   bool sparse = false;
   plans.clear();
-  const auto& segments = mask.visible.segments();
+  const std::vector<Segment>* segments = &mask.visible.segments();
   if (calibrator && c.counted) LACUNA_CHECK(observe(c, mask, args, apart));
   chosen.clear();
   heads = nullptr;
-  if (!apart && !calibrator && c.counted && unfit.empty() && method->card().slug != "dense") {
+  if (c.plan) {
+    auto of = take_plans(c, mask, args);
+    if (!of.ok()) return of.error();
+    segments = of.value();
+    sparse = std::any_of(plans.begin(), plans.end(), [](const Plan& p) { return !is_dense(p); });
+  } else if (!apart && !calibrator && c.counted && unfit.empty() && method->card().slug != "dense") {
     if (contract) {
       const Steered steered(*this);
       choose_heads(c, mask);
     }
-    for (const auto& s : segments) {
+    for (const auto& s : *segments) {
       const Method* by = &method_now();
       if (chooser) {
         chosen.push_back(choose(c, mask, s));
@@ -523,6 +536,8 @@ Status Session::Impl::attend_call(const AttendCall& c) {
     }
   }
 
+  if (c.plan_number) *c.plan_number = sparse ? number_of(plans) : kDensePlan;
+
   PhaseReport& r = phase->report;
   ++r.calls;
   const double allowed_pairs = mask.allowed_pairs * static_cast<double>(args.hq);
@@ -539,8 +554,8 @@ Status Session::Impl::attend_call(const AttendCall& c) {
     for (const Chosen& x : chosen) tell_chooser(x, {});
     return {};
   }
-  for (std::size_t i = 0; i < segments.size(); ++i) {
-    const auto outcome = attend_segment(c, mask, segments[i], plans[i], args, chooser && chosen[i].choice.trial);
+  for (std::size_t i = 0; i < segments->size(); ++i) {
+    const auto outcome = attend_segment(c, mask, (*segments)[i], plans[i], args, chooser && chosen[i].choice.trial);
     if (!outcome.ok()) return outcome.error();
     if (chooser) tell_chooser(chosen[i], outcome.value());
   }
@@ -616,15 +631,33 @@ void Session::Impl::run_op(const char* name, const void* args) {
   run(kernel::attend_maxima_list);
 }
 
-Status Session::attend(const AttendCall& call) {
+namespace {
+
+// What a call needs but the machine has not becomes an error.
+template <class F>
+auto within_memory(const AttendCall& call, const F& body) -> decltype(body()) {
   try {
-    return impl_->attend(call);
+    return body();
   } catch (const std::length_error&) {  // what vectors throw for sizes beyond any memory
     return Error{ErrorCode::out_of_memory, fmt::format("an attention call of {} rows x {} cells is too large",
                                                        call.q.tokens(), call.k.tokens())};
   } catch (const std::bad_alloc&) {
     return Error{ErrorCode::out_of_memory, "out of memory in an attention call; use a shorter context or fewer slots"};
   }
+}
+
+}  // namespace
+
+Status Session::attend(const AttendCall& call) {
+  return within_memory(call, [&] { return impl_->attend(call); });
+}
+
+Result<std::vector<std::int32_t>> Session::plan(const AttendCall& call) {
+  return within_memory(call, [&] { return impl_->plan_words(call); });
+}
+
+Status Session::attend_grad(const AttendGradCall& call) {
+  return within_memory(call.forward, [&] { return impl_->attend_grad(call); });
 }
 
 const std::string& Session::unfit() const { return impl_->unfit; }

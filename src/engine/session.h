@@ -31,6 +31,14 @@ namespace lacuna {
 constexpr std::int32_t kBlockQ = 64;                // rows per block where the pattern does not say
 constexpr std::int32_t kAuditEvery = 64;            // rows, of which one is audited: in decode, steps
 
+// What kernels trust of a call's tensors: those read, and those written, whose rows must lie apart.
+Status check_inputs(const AttendCall& c);
+Status check_floats(const char* name, const Tensor& t, std::int64_t heads, std::int64_t tokens, std::int64_t dim);
+Status check_written(const char* name, const Tensor& t, std::int64_t heads, std::int64_t tokens, std::int64_t dim);
+
+constexpr std::uint64_t kDensePlan = 1;
+std::uint64_t number_of(std::span<const Plan> plans);  // AttendCall::plan_number of plans that leave something out
+
 struct Session::Impl final : Context {
   // One mask of the current graph and what follows from it.
   struct MaskEntry {
@@ -110,6 +118,17 @@ struct Session::Impl final : Context {
   // The part of a call that covers the given rows.
   static op::Attend::Args rows_of(op::Attend::Args a, std::int32_t begin, std::int32_t end);
 
+  // engine/planned.cpp
+  Result<std::vector<std::int32_t>> plan_words(const AttendCall& c);
+  Status decides_alone() const;
+  Status make_plans(const AttendCall& c, const MaskEntry& mask, const op::Attend::Args& args);
+  Result<const std::vector<Segment>*> take_plans(const AttendCall& c, const MaskEntry& mask, const op::Attend::Args& args);
+  static Segment whole_call(const Visibility& visible);
+
+  // engine/grad.cpp
+  Status attend_grad(const AttendGradCall& g);
+  Status grad_of_rows(const AttendGradCall& g, const op::Attend::Args& forward, const LoweredRuns& runs, std::int32_t first, bool add_up);
+
   // engine/audit.cpp
   struct AuditedRow {
     std::int32_t row;  // of the segment
@@ -188,6 +207,7 @@ struct Session::Impl final : Context {
   MaskEntry no_mask;                              // of the last call that had none
   bool graphs = false;                            // the host calls new_graph()
   std::vector<Plan> plans;
+  std::vector<Segment> given_segments;  // of a plan that was handed in and speaks of the whole call
   std::unique_ptr<Chooser> chooser;                         // set: the method left the choice to the engine
   std::vector<std::unique_ptr<Method>> candidates[2];       // as the chooser numbers them, by phase
   std::deque<std::pair<CallShape, CostModel>> costs;        // of the shapes seen; stay where they are
@@ -207,6 +227,8 @@ struct Session::Impl final : Context {
   Workspace workspace;
   PackedView call_k, call_v;  // of this call, once something reads them
   bool keys_packed = false, values_packed = false;
+  InvertedRuns inverted;      // of the rows whose gradients are made
+  Buffer grad_lse, grad_d_lse, grad_k, grad_v;
   Buffer own_k, own_v, ordered, lse, audit_q, audit_bias, audit_out, audit_lse;
   std::vector<Buffer> slots;
   std::vector<std::int32_t> from_list, to_list;
