@@ -36,7 +36,8 @@ constexpr Card kCard{
         "from a chunk's first row; a rest shorter than twice last_rows joins the segment before it, and a chunk shorter "
         "than four times last_rows is dense. The two directions are chosen each by itself, and a pair is kept if either "
         "wants it; blocks of own keys are always kept. A diagonal block covers all key blocks that its distances touch. "
-        "Preset paper: both masses 0.95, blocks of 128.",
+        "Preset paper: both masses 0.95, blocks of 128, samples of 64 rows. Preset auto aims at 1 % of lost mass: on SmolLM2 "
+        "135M at 7,000 tokens it keeps 56 % of the pairs, and both masses at 0.95 lose 3 %.",
     .reads_prompt_end = true,
     .selects = "global",
     .keep_all = "sampleattention:mass=1:slash_mass=1",
@@ -47,8 +48,8 @@ constexpr Card kCard{
 
 class SampleAttention final : public Method {
  public:
-  double mass = 0.95, slash_mass = 0.95;
-  std::int64_t segment = 1024, last_rows = 64, block = 64;
+  double mass = 0.987, slash_mass = 0.987;
+  std::int64_t segment = 1024, last_rows = 32, block = 64;
 
   const Card& card() const override { return kCard; }
   void params(ParamVisitor& v) override {
@@ -60,7 +61,11 @@ class SampleAttention final : public Method {
   }
   Status preset(std::string_view name) override {
     if (name == "auto" || name == "paper") *this = SampleAttention();
-    if (name == "paper") block = 128;
+    if (name == "paper") {
+      mass = slash_mass = 0.95;
+      block = 128;
+      last_rows = 64;
+    }
     return Method::preset(name);
   }
   Status check() const override {
