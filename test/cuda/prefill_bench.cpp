@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna-cuda-bench: how fast the prefill kernel is. Each case is checked first, on sampled rows against double
 // precision; then it runs for a third of a second to warm the card up and a quarter more for the median.
-//   lacuna-cuda-bench [--quick] [--only TEXT] [FILE.json]      --only: cases that have TEXT in their name
+//   lacuna-cuda-bench [decode] [--quick] [--only TEXT] [FILE.json]      --only: cases that have TEXT in their name
+// decode: decode_bench.cpp instead.
 // TFLOP/s count what the call asks for: 2 (dk + dv) operations a pair; of a causal triangle its half, of listed
 // blocks every pair, those on the diagonal too (bench/peers/gpu_attention.py counts alike and has the same lists).
 #include <cuda_runtime.h>
@@ -18,7 +19,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/half.h"
-#include "base/rng.h"
+#include "bench.h"
 #include "device.h"
 #include "kernel/cuda/prefill.h"
 
@@ -28,7 +29,10 @@ namespace {
 using kernel::cuda::Prefill;
 using kernel::cuda::Tensor4;
 using test::DeviceArray;
+using test::median_ms;
+using test::mix;
 using test::must;
+using test::random_numbers;
 
 struct Case {
   const char* name;
@@ -59,28 +63,11 @@ constexpr Case kCases[] = {
 };
 
 // Whether a list names a block: the diagonal, and others by a hash that gpu_attention.py computes alike.
-std::uint32_t mix(std::uint32_t x) {
-  x = (x ^ x >> 16) * 0x7feb352du;
-  x = (x ^ x >> 15) * 0x846ca68bu;
-  return x ^ x >> 16;
-}
 bool names(const Case& c, int list, int block, int column) {
   const int last = ((block + 1) * c.block_q - 1) / c.block_k;
   if (column >= last) return column == last;
   const auto at = static_cast<std::uint32_t>((list * 1024 + block) * 1024 + column);
   return mix(at + 1) < c.density * 4294967296.0;
-}
-
-// Draws of a normal distribution, from a table: 16-bit numbers have no more of them.
-std::vector<std::uint16_t> random_numbers(std::size_t n, std::uint64_t seed) {
-  Rng rng(seed);
-  std::vector<std::uint16_t> table(1 << 16), all(n);
-  for (auto& x : table) x = float_to_bf16(static_cast<float>(rng.normal()));
-  for (std::size_t i = 0; i < n;) {
-    std::uint64_t x = rng.next();
-    for (int part = 0; part < 4 && i < n; ++part, x >>= 16) all[i++] = table[x & 0xffff];
-  }
-  return all;
 }
 
 struct Lists {
@@ -135,29 +122,6 @@ double check(const Case& c, const Prefill& a, const DeviceArray<std::uint16_t>& 
     worst = error <= worst ? worst : error;  // NaN stays
   }
   return worst;
-}
-
-// Median milliseconds of one call among many in a row, the card warm.
-template <class F>
-double median_ms(F&& call, double warm_ms, double ms) {
-  const auto once = [&](int n) {
-    std::vector<cudaEvent_t> at(static_cast<std::size_t>(n) + 1);
-    for (auto& e : at) must(cudaEventCreate(&e));
-    must(cudaEventRecord(at[0]));
-    for (int i = 0; i < n; ++i) {
-      call();
-      must(cudaEventRecord(at[static_cast<std::size_t>(i) + 1]));
-    }
-    must(cudaDeviceSynchronize());
-    std::vector<float> took(static_cast<std::size_t>(n));
-    for (std::size_t i = 0; i < took.size(); ++i) must(cudaEventElapsedTime(&took[i], at[i], at[i + 1]));
-    for (auto& e : at) must(cudaEventDestroy(e));
-    std::nth_element(took.begin(), took.begin() + n / 2, took.end());
-    return static_cast<double>(took[static_cast<std::size_t>(n / 2)]);
-  };
-  const double first = once(3);
-  once(std::max(3, static_cast<int>(warm_ms / first)));
-  return once(std::max(7, static_cast<int>(ms / first)));
 }
 
 nlohmann::json measure(const Case& c, bool quick) {
@@ -226,16 +190,7 @@ int run(bool quick, const char* only, const char* file) {
                r["tflops"].get<double>(), error, fine ? "" : "  WRONG");
     std::fflush(stdout);
   }
-  if (file) {
-    std::FILE* f = std::fopen(file, "w");
-    if (!f) {
-      fmt::print(stderr, "cannot write {}\n", file);
-      return 1;
-    }
-    std::fputs((all.dump(1) + "\n").c_str(), f);
-    std::fclose(f);
-  }
-  return right ? 0 : 1;
+  return test::save(all, file) && right ? 0 : 1;
 }
 
 }  // namespace
@@ -244,7 +199,8 @@ int run(bool quick, const char* only, const char* file) {
 int main(int argc, char** argv) {
   bool quick = false;
   const char *only = "", *file = nullptr;
-  for (int i = 1; i < argc; ++i) {
+  const bool decode = argc > 1 && !std::strcmp(argv[1], "decode");
+  for (int i = decode ? 2 : 1; i < argc; ++i) {
     if (!std::strcmp(argv[i], "--quick"))
       quick = true;
     else if (!std::strcmp(argv[i], "--only") && i + 1 < argc)
@@ -252,5 +208,5 @@ int main(int argc, char** argv) {
     else
       file = argv[i];
   }
-  return lacuna::run(quick, only, file);
+  return decode ? lacuna::test::bench_decode(quick, only, file) : lacuna::run(quick, only, file);
 }
