@@ -5,6 +5,7 @@
 # FOLDER (bench/results/<card>) gets  check.txt     what the tests say, compute-sanitizer's word on a few of them too
 #                                     prefill.json  what lacuna-cuda-bench measured, PyTorch's peers beside it
 #                                     prefill.txt   the same as a table
+#                                     decode.json, decode.txt   so for lacuna-cuda-bench decode
 # --run-only takes the programs in build/cuda as they are, for a machine with a GPU but no compiler. PyTorch is asked
 # where python3 has one.
 
@@ -45,7 +46,7 @@ status=0
 head_of "$folder/check.txt"
 keep "$folder/check.txt" "$test" || status=1
 grep -q SKIPPED "$folder/check.txt" && status=1 # a test that found no GPU has proved nothing
-few=CudaPrefill.NanSpreadsToItsRows:CudaPrefill.GraphsReplayIt:CudaPrefill.NothingToDo:CudaPrefill.ListsAreChecked
+few=*.NanSpreadsToItsRows:*.GraphsReplayIt:*.NothingToDo:*.ListsAreChecked
 # racecheck does not follow a warp's barrier to the arrival of one of its lanes, and finds races that are none.
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck synccheck; do
@@ -57,11 +58,18 @@ fi
 ((status == 0)) || die "the check failed; its output is in $folder/check.txt"
 [[ $bench = yes ]] || exit 0
 
-head_of "$folder/prefill.txt"
-keep "$folder/prefill.txt" "$timing" "$folder/prefill.json"
-if python3 -c 'import torch' 2>/dev/null; then
-  keep "$folder/prefill.txt" python3 bench/peers/gpu_attention.py "$folder/prefill.json" "$folder/prefill.json"
-else
-  say "no PyTorch in python3: no peers beside Lacuna's figures"
-fi
+# time_kernels NAME PEERS [ARGUMENT]: NAME.txt and NAME.json from the bench and from PyTorch.
+time_kernels() {
+  local file=$folder/$1 peers=$2
+  shift 2
+  head_of "$file.txt"
+  keep "$file.txt" "$timing" "$@" "$file.json"
+  if python3 -c 'import torch' 2>/dev/null; then
+    keep "$file.txt" python3 "$peers" "$file.json" "$file.json"
+  else
+    say "no PyTorch in python3: no peers beside Lacuna's figures"
+  fi
+}
+time_kernels prefill bench/peers/gpu_attention.py
+time_kernels decode bench/peers/gpu_decode.py decode
 say "results in $folder"

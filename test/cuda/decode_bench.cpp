@@ -3,8 +3,8 @@
 // sampled rows against double precision.
 //
 // Bytes count every visible key and its value once. A call is timed in a CUDA graph of many, one after another, which
-// take turns among several caches or lists where one would stay in the L2 cache. Lists are of random pages, one list for
-// each KV head; `against` is the dense call of the same lengths in the same run.
+// take turns among several caches or lists where one would stay in the L2 cache. Lists are of random pages, one list
+// for each KV head; `against` is the dense call of the same lengths in the same run.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -12,11 +12,13 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <numeric>
 #include <string>
 #include <vector>
 
 #include "bench.h"
+#include "copy.h"
 #include "kernel/cuda/decode.h"
 
 namespace lacuna::test {
@@ -106,17 +108,17 @@ double graph_ms(F&& call, double about_ms, bool quick) {
   return took[took.size() / 2] / n;
 }
 
-// GB/s of a copy of a gigabyte, read and written bytes counted: what "as fast as the memory" means in this run.
+// GB/s of a copy of a gigabyte, read and written bytes counted, by cudaMemcpy or by a kernel, whichever is faster: what
+// "as fast as the memory" means in this run.
 double copy_speed(bool quick) {
   constexpr std::size_t kBytes = std::size_t{1} << 30;
   const DeviceArray<char> from(kBytes), to(kBytes);
   must(cudaMemset(from.data(), 5, kBytes));
-  const double ms = graph_ms(
-      [&](int, cudaStream_t stream) {
-        must(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, stream));
-      },
-      0.7, quick);
-  return 2.0 * kBytes / ms / 1e6;
+  const auto one = [&](int, cudaStream_t stream) {
+    must(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, stream));
+  };
+  const auto other = [&](int, cudaStream_t stream) { copy_by_kernel(to.data(), from.data(), kBytes, stream); };
+  return 2.0 * kBytes / std::min(graph_ms(one, 0.7, quick), graph_ms(other, 0.7, quick)) / 1e6;
 }
 
 // A case's numbers: tensors on the device, `sets` of lists or of caches.
@@ -181,7 +183,8 @@ class Scene {
         for (int j = 0; j < rows && first + j <= i + lengths_[b] - c_.nq; ++j) {
           double s = 0;
           for (int d = 0; d < c_.dk; ++d)
-            s += static_cast<double>(bf16_to_float(query[d])) * bf16_to_float(keys[static_cast<std::size_t>(j) * c_.dk + d]);
+            s += static_cast<double>(bf16_to_float(query[d])) *
+                 bf16_to_float(keys[static_cast<std::size_t>(j) * c_.dk + d]);
           s /= std::sqrt(static_cast<double>(c_.dk));
           const double top = std::max(m, s), shrink = std::exp(m - top), e = std::exp(s - top);
           m = top, l = l * shrink + e;
@@ -225,7 +228,8 @@ class Scene {
   // The row of k and v where a key lies, and from where on `step()` of them are neighbours.
   std::size_t at(int b, int kv, int key) const {
     if (!c_.page) return row(c_.hkv, c_.n, b, kv, key);
-    return row(c_.hkv, c_.page, table_[static_cast<std::size_t>(b) * (c_.n / c_.page) + key / c_.page], kv, key % c_.page);
+    return row(c_.hkv, c_.page, table_[static_cast<std::size_t>(b) * (c_.n / c_.page) + key / c_.page], kv,
+               key % c_.page);
   }
   int step() const { return c_.page ? std::min(c_.page, lists() ? c_.cells : c_.page) : lists() ? c_.cells : c_.n; }
   std::vector<int> chunks(int b, int kv) const {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A generated call of kernel/cuda/decode.h on the host: tensors with gaps, lists, a cache in order or in pages, the
-// reference of op/attend.h, and the bound of every other kernel (twice the error of plain arithmetic with 16-bit weights).
+// reference of op/attend.h, and the bound of every other kernel (twice the error of plain arithmetic with 16-bit
+// weights).
 //
-// Keys and values have two homes: k and v by their number in the sequence, for the reference, and cache_k and cache_v as
-// they lie in a cache of pages. Whatever no row may read is NaN.
+// Keys and values have two homes: k and v by their number in the sequence, for the reference, and cache_k and cache_v
+// as they lie in a cache of pages. Whatever no row may read is NaN.
 #pragma once
 
 #include <algorithm>
@@ -35,7 +36,8 @@ struct DecodeSpec {
   std::string line() const {
     static constexpr const char* kNames[] = {"all", "some", "none", "nobody"};
     return fmt::format(
-        "decode {} b={} hq={} hkv={} nq={} nk={} dk={} dv={} causal={} token_major={} lse={} lengths={} names={} cells={} "
+        "decode {} b={} hq={} hkv={} nq={} nk={} dk={} dv={} causal={} token_major={} lse={} lengths={} names={} "
+        "cells={} "
         "shared={} density={} page={} spread={} seed={}",
         name_of(dtype), batch, hq, hkv, nq, nk, dk, dv, causal, token_major, lse, lengths,
         kNames[static_cast<int>(names)], cells, shared, density, page, spread, seed);
@@ -49,7 +51,9 @@ class DecodeCase {
     k.shape(s.batch, s.hkv, s.nk, s.dk, s.token_major);
     v.shape(s.batch, s.hkv, s.nk, s.dv, s.token_major);
     for (int b = 0; b < s.batch; ++b)
-      lengths.push_back(!s.lengths ? s.nk : b == 0 ? s.nk : static_cast<int>(rng_.below(static_cast<std::uint64_t>(s.nk) + 1)));
+      lengths.push_back(!s.lengths ? s.nk
+                        : b == 0   ? s.nk
+                                   : static_cast<int>(rng_.below(static_cast<std::uint64_t>(s.nk) + 1)));
     if (s.names != Names::all) make_lists();
     fill(q, [](int, int, int) { return true; });
     fill(k, [&](int b, int h, int j) { return named(b, h, j); });
@@ -177,7 +181,8 @@ class DecodeCase {
       for (int list = 0; list < list_heads(); ++list) {
         std::vector<std::int32_t> named;
         for (int page = 0; page * s.cells < lengths[b]; ++page)
-          if (s.names != Names::none && rng_.uniform() < s.density) named.push_back(s.names == Names::nobody ? -1 : page);
+          if (s.names != Names::none && rng_.uniform() < s.density)
+            named.push_back(s.names == Names::nobody ? -1 : page);
         if (s.names == Names::some) named.push_back(-1);
         for (std::size_t i = named.size(); i > 1; --i) std::swap(named[i - 1], named[rng_.below(i)]);
         counts.push_back(static_cast<std::int32_t>(named.size()));
@@ -199,8 +204,10 @@ class DecodeCase {
       for (int h = 0; h < s.hkv; ++h)
         for (int j = 0; j < s.nk; ++j) {
           const int page = table[static_cast<std::size_t>(b * table_most() + j / s.page)];
-          std::copy_n(k.data.begin() + k.at(b, h, j, 0), s.dk, cache_k.data.begin() + cache_k.at(page, h, j % s.page, 0));
-          std::copy_n(v.data.begin() + v.at(b, h, j, 0), s.dv, cache_v.data.begin() + cache_v.at(page, h, j % s.page, 0));
+          std::copy_n(k.data.begin() + k.at(b, h, j, 0), s.dk,
+                      cache_k.data.begin() + cache_k.at(page, h, j % s.page, 0));
+          std::copy_n(v.data.begin() + v.at(b, h, j, 0), s.dv,
+                      cache_v.data.begin() + cache_v.at(page, h, j % s.page, 0));
         }
   }
 

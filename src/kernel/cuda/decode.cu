@@ -143,6 +143,8 @@ const char* decode_why_not(const Decode& a) {
     if (!strided(*t)) return "strides must be multiples of 8 elements, 0 or more";
   }
   const Launch x = launch_of(a);
+  const std::int64_t keys = a.lists.counts ? std::int64_t{a.lists.most} * a.lists.cells : a.nk;
+  if (x.items * (keys / 16 + 64) > INT32_MAX) return "more than 2^35 keys in all";
   if (x.error != cudaSuccess || x.blocks < 1) {
     cudaGetLastError();  // or the next launch would be blamed
     return "no code for this GPU was compiled, or its shared memory is too small for these head dimensions";

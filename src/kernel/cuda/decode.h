@@ -27,30 +27,30 @@ namespace lacuna::kernel::cuda {
 // Which keys the rows see. Entry e of a list is keys pages[e] * cells on, by their number in the sequence, or -1:
 // none. In any order, each page at most once. What lies beyond the sequence's length is not seen and not read.
 struct PageLists {
-  std::int32_t cells = 16;                // keys of an entry, a power of 2 up to 256; 1: a list of tokens
-  std::int32_t heads = 1;                 // lists of a sequence: 1, or one per KV head
-  std::int32_t most = 0;                  // entries that each list has room for
-  const std::int32_t* counts = nullptr;   // [batch][heads] entries of each list; null: no lists, all keys
-  const std::int32_t* pages = nullptr;    // [batch][heads][most]
+  std::int32_t cells = 16;               // keys of an entry, a power of 2 up to 256; 1: a list of tokens
+  std::int32_t heads = 1;                // lists of a sequence: 1, or one per KV head
+  std::int32_t most = 0;                 // entries that each list has room for
+  const std::int32_t* counts = nullptr;  // [batch][heads] entries of each list; null: no lists, all keys
+  const std::int32_t* pages = nullptr;   // [batch][heads][most]
 };
 
 // Where the keys of a sequence lie: key j in cell j % cells of page pages[b][j / cells] of the cache. Element (page, h,
 // cell, d) of k is then at page * k.batch + h * k.head + cell * k.row + d. A key whose page is outside the cache is
 // not seen and not read.
 struct PageTable {
-  std::int32_t cells = 16;               // of a page of the cache, a power of 2 up to 256
-  std::int32_t most = 0;                 // pages that each sequence has room for
-  std::int32_t n_pages = 0;              // of the cache
-  const std::int32_t* pages = nullptr;   // [batch][most]; null: no pages, sequence b is k's b
+  std::int32_t cells = 16;              // of a page of the cache, a power of 2 up to 256
+  std::int32_t most = 0;                // pages that each sequence has room for
+  std::int32_t n_pages = 0;             // of the cache
+  const std::int32_t* pages = nullptr;  // [batch][most]; null: no pages, sequence b is k's b
 };
 
 struct Decode {
   Dtype dtype = Dtype::bf16;  // of q, k, v, out: bf16 or f16
   std::int32_t batch = 1, hq = 1, hkv = 1, nq = 1, nk = 0, dk = 0, dv = 0;
-  Tensor4 q, k, v, out;                     // [batch][hq or hkv][nq or nk][dk or dv]; k, v: or [page][hkv][cell][..]
-  const std::int32_t* lengths = nullptr;    // [batch] keys of each sequence, up to nk; null: all have nk
-  float* lse = nullptr;                     // [batch][hq][nq], or null
-  float scale = 1.0f;                       // > 0
+  Tensor4 q, k, v, out;                   // [batch][hq or hkv][nq or nk][dk or dv]; k, v: or [page][hkv][cell][..]
+  const std::int32_t* lengths = nullptr;  // [batch] keys of each sequence, up to nk; null: all have nk
+  float* lse = nullptr;                   // [batch][hq][nq], or null
+  float scale = 1.0f;                     // > 0
   bool causal = false;
   PageLists lists;
   PageTable table;

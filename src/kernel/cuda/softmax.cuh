@@ -2,8 +2,9 @@
 // lacuna: pod
 // A thread's share of an online softmax over scores as the tensor cores leave them.
 //
-// Of a sum of 16 x N a warp's thread t has rows t / 4 and t / 4 + 8, and of each group of 8 columns two neighbours, from
-// 2 (t % 4) on. Register 4 g + 2 i + e is column 8 g + 2 (t % 4) + e of the thread's row i. Four threads share a row.
+// Of a sum of 16 x N a warp's thread t has rows t / 4 and t / 4 + 8, and of each group of 8 columns two neighbours,
+// from 2 (t % 4) on. Register 4 g + 2 i + e is column 8 g + 2 (t % 4) + e of the thread's row i. Four threads share a
+// row.
 //
 // Scores are kept unscaled; m is the largest of them, l the thread's own part of sum exp2((s - m) scale_log2).
 #pragma once

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// lacuna: pod
 // Instructions of sm_80 and later that CUDA C++ has no words for, one function each. PTX ISA 7.0 and later.
 #pragma once
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Deals the units of all items evenly to the thread blocks, in order: block w has units [all w / parts, all (w + 1) /
-// parts). The counts are on the device alone, so every block adds them up for itself.
+// Deals the units of all items evenly to the thread blocks, in order. To begin an item costs as much as kStart units,
+// so that is what it counts for: the span of an item is kStart + its units. The counts are on the device alone, so
+// every block adds them up for itself.
 #pragma once
 
 #include "kernel/cuda/math.cuh"
@@ -17,59 +18,61 @@ __device__ __forceinline__ int keys_of(const Call& c, int list) {
   return min(max(__ldg(c.counts + list), 0), c.most) << c.entry_shift;
 }
 template <class S>
-__device__ __forceinline__ int units_of(const Call& c, int list) {
-  return max(1, (keys_of(c, list) + S::kKeys - 1) / S::kKeys);
+__device__ __forceinline__ int units_of(int keys) {
+  return max(1, (keys + S::kKeys - 1) / S::kKeys);
+}
+template <class S>
+__device__ __forceinline__ int span_of(int keys) {
+  return S::kStart + units_of<S>(keys);
 }
 
-// What a thread block has to do.
+// What a thread block has to do: `begin` to `end` of the items' spans, one after another.
 struct Share {
-  std::int64_t all, begin, end;  // units
-  std::int64_t before;           // units before those of `list`
-  std::int32_t list;             // the one that `begin` is of
-  std::int32_t parts;            // thread blocks that have something to do
+  std::int32_t begin, end;
+  std::int32_t list, before;  // the list that `begin` is of; what comes before its items
+  std::int32_t each, more;    // thread blocks have `each`, the first `more` of them one more
 
-  // Who has a unit.
-  __device__ __forceinline__ int owner(std::int64_t unit) const {
-    return static_cast<int>(((unit + 1) * parts - 1) / all);
+  // Who has a place.
+  __device__ __forceinline__ int owner(int at) const {
+    const int edge = more * (each + 1);
+    return at < edge ? at / (each + 1) : more + (at - edge) / each;
   }
 };
 
 struct DealMemory {
-  std::int64_t sums[8];
-  std::int64_t before;
-  std::int32_t list;
+  std::int32_t sums[8], list, before;
 };
 
 template <class S>
 __device__ __forceinline__ Share deal(const Call& c, DealMemory& memory) {
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-  const int lists = c.batch * c.list_heads, each = (lists + S::kThreads - 1) / S::kThreads;
-  const int first = min(thread * each, lists), last = min(first + each, lists);
-  std::int64_t own = 0;
-  for (int list = first; list < last; ++list) own += std::int64_t{units_of<S>(c, list)} * c.items;
-  std::int64_t before = own;
-  for (int step = 1; step < 32; step *= 2) {
-    const std::int64_t other = __shfl_up_sync(kAllLanes, before, static_cast<unsigned>(step));
-    if (lane >= step) before += other;
+  const int lists = c.batch * c.list_heads, some = (lists + S::kThreads - 1) / S::kThreads;
+  const int first = min(thread * some, lists), last = min(first + some, lists);
+  int own = 0;
+  for (int list = first; list < last; ++list) own += span_of<S>(keys_of(c, list)) * c.items;
+  int before = own;
+  for (unsigned step = 1; step < 32; step *= 2) {
+    const int other = __shfl_up_sync(kAllLanes, before, step);
+    if (lane >= static_cast<int>(step)) before += other;
   }
   if (lane == 31) memory.sums[warp] = before;
   before -= own;
   __syncthreads();
-  Share s{};
+  int all = 0;
   for (int w = 0; w < S::kWarps; ++w) {
     if (w < warp) before += memory.sums[w];
-    s.all += memory.sums[w];
+    all += memory.sums[w];
   }
-  // A part below two units for each team would cost more in its beginning and end than it saves.
-  const std::int64_t wanted = (s.all + 2 * S::kTeams - 1) / (2 * S::kTeams);
-  s.parts = static_cast<int>(min(wanted, std::int64_t{gridDim.x}));
-  const int mine = min(static_cast<int>(blockIdx.x), s.parts);
-  s.begin = s.all * mine / s.parts;
-  s.end = s.all * min(mine + 1, s.parts) / s.parts;
+  // A share below two units for each team would cost more in its beginning and end than it saves.
+  const int parts = min((all - 1) / (2 * S::kTeams) + 1, static_cast<int>(gridDim.x));
+  Share s;
+  s.each = all / parts, s.more = all % parts;
+  const int mine = min(static_cast<int>(blockIdx.x), parts);
+  s.begin = mine * s.each + min(mine, s.more);
+  s.end = mine == parts ? s.begin : s.begin + s.each + (mine < s.more);
   if (before <= s.begin && s.begin < before + own) {
     int list = first;
-    for (std::int64_t units = 0; before + (units = std::int64_t{units_of<S>(c, list)} * c.items) <= s.begin; ++list)
-      before += units;
+    for (int spans = 0; before + (spans = span_of<S>(keys_of(c, list)) * c.items) <= s.begin; ++list) before += spans;
     memory.list = list;
     memory.before = before;
   }
@@ -81,32 +84,31 @@ __device__ __forceinline__ Share deal(const Call& c, DealMemory& memory) {
 
 // The units of one item that a thread block takes at a time.
 struct Piece {
-  std::int32_t item;          // among all
-  std::int32_t sequence, kv_head, row;  // row: the first of the KV head's group * nq rows
-  std::int32_t list, length, keys;      // keys: that the list names
-  std::int32_t begin, end;              // units, of `units`
-  std::int32_t units;
-  std::int64_t first;                   // the item's first unit among all
+  std::int32_t item;                          // among all
+  std::int32_t list, sequence, kv_head, row;  // row: the first of the KV head's group * nq rows
+  std::int32_t length, keys;                  // keys: that the list names
+  std::int32_t first, span;                   // of the item among all spans
+  std::int32_t units, begin, end;             // of the item; here
 
   __device__ __forceinline__ bool whole() const { return begin == 0 && end == units; }
 };
 
 template <class S>
-__device__ __forceinline__ Piece piece_at(const Call& c, const Share& s, std::int64_t at, int list,
-                                          std::int64_t before) {
+__device__ __forceinline__ Piece piece_at(const Call& c, const Share& s, int at, int list, int before) {
   Piece p;
-  p.units = units_of<S>(c, list);
-  const int in_list = static_cast<int>((at - before) / p.units), head = in_list / c.row_tiles;
-  p.item = list * c.items + in_list;
-  p.sequence = list / c.list_heads;
-  p.kv_head = c.list_heads == 1 ? head : list % c.list_heads;
-  p.row = in_list % c.row_tiles * S::kRows;
   p.list = list;
+  p.sequence = list / c.list_heads;
   p.length = length_of(c, p.sequence);
   p.keys = keys_of(c, list);
-  p.first = before + std::int64_t{in_list} * p.units;
-  p.begin = static_cast<int>(at - p.first);
-  p.end = static_cast<int>(min(std::int64_t{p.units}, s.end - p.first));
+  p.units = units_of<S>(p.keys);
+  p.span = span_of<S>(p.keys);
+  const int in_list = (at - before) / p.span, head = in_list / c.row_tiles;
+  p.item = list * c.items + in_list;
+  p.kv_head = c.list_heads == 1 ? head : list % c.list_heads;
+  p.row = in_list % c.row_tiles * S::kRows;
+  p.first = before + in_list * p.span;
+  p.begin = max(0, at - p.first - S::kStart);
+  p.end = min(p.units, s.end - p.first - S::kStart);  // not above 0: another block begins the item
   return p;
 }
 

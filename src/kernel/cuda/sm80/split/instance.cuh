@@ -28,20 +28,19 @@ struct Known {
   std::int32_t last;
 };
 
+// The rows' queries, and zeros after the KV head's last row: a group of copies of its own.
 template <class S>
 __device__ __forceinline__ void load_queries(unsigned char* to, const Call& c, const Piece& p) {
   using T = typename S::Type;
   constexpr int kPieces = S::kDk / 8;
   const int rows = min(S::kRows, c.group * c.nq - p.row);
   for (int i = static_cast<int>(threadIdx.x); i < S::kRows * kPieces; i += S::kThreads) {
-    const int row = i / kPieces, piece = i % kPieces, at = p.row + row;
-    uint4 x = make_uint4(0, 0, 0, 0);
-    if (row < rows)
-      x = __ldg(reinterpret_cast<const uint4*>(static_cast<const T*>(c.q.data) + p.sequence * c.q.batch +
-                                               (p.kv_head * c.group + at / c.nq) * c.q.head + at % c.nq * c.q.row) +
-                piece);
-    *reinterpret_cast<uint4*>(to + row * S::kPitchK + piece * 16) = x;
+    const int row = i / kPieces, piece = i % kPieces, at = p.row + (row < rows ? row : 0);
+    const T* from = static_cast<const T*>(c.q.data) + p.sequence * c.q.batch +
+                    (p.kv_head * c.group + at / c.nq) * c.q.head + at % c.nq * c.q.row;
+    copy_async(shared_address(to) + row * S::kPitchK + piece * 16, from + piece * 8, row < rows);
   }
+  commit_copies();
 }
 
 template <class S>
@@ -54,13 +53,13 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksPerSm) decode_pieces(co
   const int team = warp / S::kTeam, in_team = warp % S::kTeam;
 
   const Share share = deal<S>(c, known.deal);
-  int list = share.list;
-  std::int64_t before = share.before;
-  for (std::int64_t at = share.begin; at < share.end;) {
+  for (int at = share.begin, list = share.list, before = share.before; at < share.end;) {
     const Piece p = piece_at<S>(c, share, at, list, before);
+    if (p.end <= 0) break;
+    load_queries<S>(q, c, p);  // before the first keys, or it would wait behind those of the whole GPU
     Team<S> worker(c, p, q, rings + team * S::kStages * S::kStageBytes, team, in_team, lane);
     worker.begin();
-    load_queries<S>(q, c, p);
+    wait_copies<S::kStages - 1>();
     __syncthreads();
     Sums<S> sums;
     worker.attend(sums);
@@ -70,9 +69,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksPerSm) decode_pieces(co
     __syncthreads();
     merge<S>(c, share, p, found, known.last);
     __syncthreads();
-    at = p.first + p.end;
-    if (const std::int64_t end = before + std::int64_t{p.units} * c.items; at == end) {
-      before = end;
+    at = p.first + S::kStart + p.end;
+    if (at == before + p.span * c.items) {
+      before = at;
       ++list;
     }
   }
@@ -80,8 +79,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksPerSm) decode_pieces(co
 
 template <Dtype kDtype, class S>
 Instance instance() {
-  return {kDtype,      S::kDk,          S::kDv, S::kRows, S::kThreads,
-          S::kSharedBytes, reinterpret_cast<const void*>(decode_pieces<S>)};
+  return {
+      kDtype, S::kDk, S::kDv, S::kRows, S::kThreads, S::kSharedBytes, reinterpret_cast<const void*>(decode_pieces<S>)};
 }
 
 // The forms of a pair of head dimensions: for 16, 32 and 64 query rows of a KV head.

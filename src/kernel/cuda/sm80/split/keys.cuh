@@ -81,7 +81,7 @@ class Keys {
   const Piece& p_;
   const int lane_, warp_;
   const T *k_, *v_;
-  int unit_;         // the next to load
+  int unit_;          // the next to load
   std::int32_t key_;  // of it: the lane's key, and where it lies; -1: nowhere
   std::int64_t at_;
 };

@@ -15,18 +15,28 @@ struct Part {
   float m, l;
 };
 
-// `n` of them; read(i, part) fetches the i-th, largest(i) its m alone.
-template <class Largest, class Read>
-__device__ __forceinline__ Part merged(int n, float scale_log2, Largest largest, Read read) {
+// `n` of them, read(0) to read(n - 1). kAtOnce are on their way together.
+template <int kAtOnce, class Read>
+__device__ __forceinline__ Part merged(int n, float scale_log2, Read read) {
   Part all{{0, 0, 0, 0}, minus_infinity(), 0};
-  for (int i = 0; i < n; ++i) all.m = fmaxf(all.m, largest(i));
-  const float base = all.m == minus_infinity() ? 0.0f : all.m * scale_log2;  // seen nothing: weights 0
-#pragma unroll 4
-  for (int i = 0; i < n; ++i) {
-    const Part x = read(i);
-    const float w = exp2_fast(fmaf(x.m, scale_log2, -base));
-    all.l += w * x.l;
-    all.o.x += w * x.o.x, all.o.y += w * x.o.y, all.o.z += w * x.o.z, all.o.w += w * x.o.w;
+  for (int first = 0; first < n; first += kAtOnce) {
+    Part x[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) x[i] = first + i < n ? read(first + i) : Part{{0, 0, 0, 0}, minus_infinity(), 0};
+    float top = all.m;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) top = fmaxf(top, x[i].m);
+    const float base = top == minus_infinity() ? 0.0f : top * scale_log2;  // seen nothing yet: weights 0
+    const auto weight = [&](float m) { return exp2_fast(fmaf(m, scale_log2, -base)); };
+    const float shrink = weight(all.m);
+    all.m = top, all.l *= shrink;
+    all.o.x *= shrink, all.o.y *= shrink, all.o.z *= shrink, all.o.w *= shrink;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const float w = weight(x[i].m);
+      all.l += w * x[i].l;
+      all.o.x += w * x[i].o.x, all.o.y += w * x[i].o.y, all.o.z += w * x[i].o.z, all.o.w += w * x[i].o.w;
+    }
   }
   return all;
 }
@@ -36,9 +46,7 @@ template <class S>
 struct TeamSums {
   float *o, *m, *l;  // [team][row][kPitchSums], [team][row]
   __device__ __forceinline__ explicit TeamSums(unsigned char* memory)
-      : o(reinterpret_cast<float*>(memory)),
-        m(o + S::kTeams * S::kRows * S::kPitchSums),
-        l(m + S::kTeams * S::kRows) {}
+      : o(reinterpret_cast<float*>(memory)), m(o + S::kTeams * S::kRows * S::kPitchSums), l(m + S::kTeams * S::kRows) {}
 
   __device__ __forceinline__ void write(const Sums<S>& x, int team, int warp, int lane) const {
 #pragma unroll
@@ -52,12 +60,10 @@ struct TeamSums {
     }
   }
   __device__ __forceinline__ Part merge(float scale_log2, int row, int channel) const {
-    return merged(
-        S::kTeams, scale_log2, [&](int i) { return m[i * S::kRows + row]; },
-        [&](int i) {
-          const int at = i * S::kRows + row;
-          return Part{*reinterpret_cast<const float4*>(o + at * S::kPitchSums + channel), m[at], l[at]};
-        });
+    return merged<S::kTeams>(S::kTeams, scale_log2, [&](int i) {
+      const int at = i * S::kRows + row;
+      return Part{*reinterpret_cast<const float4*>(o + at * S::kPitchSums + channel), m[at], l[at]};
+    });
   }
 };
 
@@ -71,7 +77,6 @@ struct Slot {
     *reinterpret_cast<float4*>(o + row * S::kDv + channel) = x.o;
     if (channel == 0) stats[row] = x.m, stats[S::kRows + row] = x.l;
   }
-  __device__ __forceinline__ float largest(int row) const { return __ldcg(stats + row); }
   __device__ __forceinline__ Part read(int row, int channel) const {
     return {__ldcg(reinterpret_cast<const float4*>(o + row * S::kDv + channel)), __ldcg(stats + row),
             __ldcg(stats + S::kRows + row)};
@@ -112,7 +117,7 @@ __device__ __forceinline__ void merge(const Call& c, const Share& share, const P
                                       std::int32_t& memory) {
   constexpr int kPerRow = S::kDv / 4;  // threads
   const int works = min(S::kRows, c.group * c.nq - p.row) * kPerRow;
-  const int first = share.owner(p.first), pieces = share.owner(p.first + p.units - 1) - first + 1;
+  const int first = share.owner(p.first + S::kStart), pieces = share.owner(p.first + p.span - 1) - first + 1;
   const Slot<S> mine(c, 2 * static_cast<std::int64_t>(blockIdx.x) + (p.begin == 0));
   for (int work = static_cast<int>(threadIdx.x); work < works; work += S::kThreads) {
     const int row = work / kPerRow, channel = work % kPerRow * 4;
@@ -126,9 +131,7 @@ __device__ __forceinline__ void merge(const Call& c, const Share& share, const P
   const auto slot = [&](int i) { return Slot<S>(c, 2 * static_cast<std::int64_t>(first + i) + (i == 0)); };
   for (int work = static_cast<int>(threadIdx.x); work < works; work += S::kThreads) {
     const int row = work / kPerRow, channel = work % kPerRow * 4;
-    const Part x = merged(
-        pieces, c.scale_log2, [&](int i) { return slot(i).largest(row); },
-        [&](int i) { return slot(i).read(row, channel); });
+    const Part x = merged<8>(pieces, c.scale_log2, [&](int i) { return slot(i).read(row, channel); });
     write_out<S>(c, p, x, row, channel);
   }
 }

@@ -17,15 +17,17 @@ struct Shape {
   static constexpr int kDk = kDk_, kDv = kDv_, kTeam = kTeam_;
   static constexpr int kWarps = 4, kThreads = 32 * kWarps, kTeams = kWarps / kTeam;
   static constexpr int kRows = 16 * kTeam, kKeys = 16 * kTeam;
-  // Two thread blocks on a multiprocessor, one at the start or the end of its keys while the other streams; beyond
-  // 128 channels a stage is too large for that.
-  static constexpr int kBlocksPerSm = kDk <= 128 ? 2 : 1;
+  // Several thread blocks on a multiprocessor, one at the begin or the end of its keys while the others stream, as far
+  // as registers and shared memory go.
+  static constexpr int kBlocksPerSm = kDk > 128 ? 1 : kTeam > 1 ? 2 : 3;
+
+  static constexpr int kStart = 96 * 1024 / (kKeys * 2 * (kDk + kDv));  // the begin of an item costs as much as 96 KB
 
   static constexpr int kPitchK = 2 * kDk + 16, kPitchV = 2 * kDv + 16;  // bytes of a row
   static constexpr int kQBytes = kRows * kPitchK;
   static constexpr int kStageBytes = kKeys * (kPitchK + kPitchV + 4);  // rows of K, rows of V, numbers of the keys
-  static constexpr int kSpare = 256;                                    // what the thread block knows of its share
-  static constexpr int kBudget = (kBlocksPerSm == 2 ? 113 : 163) * 1024 - kSpare - kQBytes;
+  static constexpr int kSpare = 256;                                   // what the thread block knows of its share
+  static constexpr int kBudget = (kBlocksPerSm == 3 ? 75 : kBlocksPerSm == 2 ? 113 : 163) * 1024 - kSpare - kQBytes;
   static constexpr int kFit = kBudget / (kTeams * kStageBytes), kStages = kFit < 2 ? 2 : kFit < 6 ? kFit : 6;
   static constexpr int kSharedBytes = kSpare + kQBytes + kTeams * kStages * kStageBytes;
 

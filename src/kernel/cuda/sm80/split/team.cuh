@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A warp of a team: the online softmax of its 16 query rows over the team's units of a piece. Nobody outside the team is
-// waited for.
+// A warp of a team: the online softmax of its 16 query rows over the team's units of a piece. Nobody outside the team
+// is waited for.
 #pragma once
 
 #include "kernel/cuda/sm80/split/keys.cuh"
