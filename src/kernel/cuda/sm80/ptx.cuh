@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna: pod
-// Instructions of sm_80 and later that CUDA C++ has no words for, one function each. PTX ISA 7.0 and later.
+// Instructions of sm_80 and later that CUDA C++ has no words for, one function each. PTX ISA 7.4 and later.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -14,9 +14,13 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// 16 bytes to shared memory, past the L1 cache, while the thread goes on; not `there`: zeros, and nothing is read.
+// 16 bytes to shared memory, past the L1 cache, while the thread goes on; they are read once, so they are the first to
+// leave the L2 cache. Not `there`: zeros, and nothing is read.
 __device__ __forceinline__ void copy_async(std::uint32_t to, const void* from, bool there) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0)
+  std::uint64_t once;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(once));
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2, %3;" ::"r"(to), "l"(from),
+               "r"(there ? 16 : 0), "l"(once)
                : "memory");
 }
 // The thread's copies since the last commit are a group.
