@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Compiles the CUDA kernels, compares them with the reference on this machine's GPU, times them, and keeps the results.
-#   tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad] [FOLDER]
+#   tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad|decode] [FOLDER]
 #
 # FOLDER (bench/results/<card>) gets  check.txt     what the tests say, compute-sanitizer's word on a few of them too
 #                                     prefill.json  what lacuna-cuda-bench measured, PyTorch's peers beside it
 #                                     prefill.txt   the same as a table
-#                                     grad.json, grad.txt: of the backward
+#                                     grad.json, grad.txt      of the backward
+#                                     decode.json, decode.txt  of decode
 # --run-only takes the programs in build/cuda as they are, for a machine with a GPU but no compiler. PyTorch is asked
 # where python3 has one. --time: only these figures, the others stay as they are.
 
@@ -20,13 +21,13 @@ while [[ ${1:-} = --* ]]; do
     --time)
       shift
       figures=${1:-}
-      [[ $figures = prefill || $figures = grad ]] || die "--time takes prefill or grad, not '$figures'"
+      [[ $figures =~ ^(prefill|grad|decode)$ ]] || die "--time takes prefill, grad or decode, not '$figures'"
       ;;
-    *) die "unknown argument '$1'; usage: tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad] [FOLDER]" ;;
+    *) die "unknown argument '$1'; usage: tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad|decode] [FOLDER]" ;;
   esac
   shift
 done
-(($# <= 1)) || die "usage: tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad] [FOLDER]"
+(($# <= 1)) || die "usage: tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad|decode] [FOLDER]"
 
 command -v nvidia-smi >/dev/null || die "no nvidia-smi: this machine has no NVIDIA GPU, or no driver"
 card=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1)
@@ -51,8 +52,7 @@ status=0
 head_of "$folder/check.txt"
 keep "$folder/check.txt" "$test" || status=1
 grep -q SKIPPED "$folder/check.txt" && status=1 # a test that found no GPU has proved nothing
-few=CudaPrefill.NanSpreadsToItsRows:CudaPrefill.GraphsReplayIt:CudaPrefill.NothingToDo:CudaPrefill.ListsAreChecked
-few+=:CudaGrad.InverseOfLists:CudaGrad.GraphsReplayIt:CudaGrad.WritesWhatIsAskedFor:CudaGrad.NothingToDo
+few=*.NanSpreadsToItsRows:*.GraphsReplayIt:*.NothingToDo:*.ListsAreChecked:CudaGrad.InverseOfLists:CudaGrad.WritesWhatIsAskedFor
 # racecheck does not follow a warp's barrier to the arrival of one of its lanes, and finds races that are none.
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck synccheck; do
@@ -64,18 +64,19 @@ fi
 ((status == 0)) || die "the check failed; its output is in $folder/check.txt"
 [[ $bench = yes ]] || exit 0
 
-# Lacuna's figures and, where python3 has PyTorch, those of its peers: measured NAME [--grad]
+# Lacuna's figures and, where python3 has PyTorch, those of its peers: measured NAME PEERS [ARGUMENT]
 measured() {
   [[ $figures = all || $figures = "$1" ]] || return 0
   local to=$folder/$1
   head_of "$to.txt"
-  keep "$to.txt" "$timing" "${@:2}" "$to.json"
+  keep "$to.txt" "$timing" "$1" "$to.json"
   if python3 -c 'import torch' 2>/dev/null; then
-    keep "$to.txt" python3 bench/peers/gpu_attention.py "${@:2}" "$to.json" "$to.json"
+    keep "$to.txt" python3 "bench/peers/$2" "${@:3}" "$to.json" "$to.json"
   else
     say "no PyTorch in python3: no peers beside Lacuna's figures"
   fi
 }
-measured prefill
-measured grad --grad
+measured prefill gpu_attention.py
+measured grad gpu_attention.py --grad
+measured decode gpu_decode.py
 say "results in $folder"

@@ -4,7 +4,7 @@
 
     bench/peers/gpu_attention.py [--grad] LACUNA.json [OUT.json]
 
-LACUNA.json is what lacuna-cuda-bench (with --grad: its backward) wrote a moment ago on the same card. The shapes, the
+LACUNA.json is what lacuna-cuda-bench prefill (or grad, with --grad) wrote a moment ago on the same card. The shapes, the
 lists and the way to count operations are the same (test/cuda/bench_case.h), and so are the times of warming up and
 measuring. Prints a table with the ratio of every case that PyTorch can run, of lists also that of their TFLOP/s over
 cuDNN's dense ones at that length; OUT.json has both sides.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// lacuna-cuda-bench: how fast the prefill kernel is, or with --grad its backward. Each case is checked first, on
-// sampled rows against double precision; then it runs for a third of a second to warm the card up and a quarter more
-// for the median.
-//   lacuna-cuda-bench [--grad] [--quick] [--only TEXT] [FILE.json]      --only: cases that have TEXT in their name
+// lacuna-cuda-bench: how fast the prefill kernel is, or its backward (grad, grad_bench.cpp), or the decode kernel
+// (decode, decode_bench.cpp). Each case is checked first, on sampled rows against double precision; then it runs for a
+// third of a second to warm the card up and a quarter more for the median.
+//   lacuna-cuda-bench prefill|grad|decode [--quick] [--only TEXT] [FILE.json]      --only: cases that have TEXT in their name
 // TFLOP/s count what the call asks for: 2 (dk + dv) operations a pair; of a causal triangle its half, of listed
 // blocks every pair, those on the diagonal too (bench/peers/gpu_attention.py counts alike and has the same lists). The
 // backward counts five products, 2 (3 dk + 2 dv).
@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <fmt/format.h>
@@ -30,7 +31,7 @@ using kernel::cuda::Tensor4;
 using test::Case;
 using test::DeviceArray;
 using test::Lists;
-using test::mix;
+using test::median_ms;
 using test::must;
 using test::names;
 using test::random_numbers;
@@ -159,33 +160,28 @@ int run(bool grad, bool quick, const char* only, const char* file) {
                r["tflops"].get<double>(), error, fine ? "" : "  WRONG");
     std::fflush(stdout);
   }
-  if (file) {
-    std::FILE* f = std::fopen(file, "w");
-    if (!f) {
-      fmt::print(stderr, "cannot write {}\n", file);
-      return 1;
-    }
-    std::fputs((all.dump(1) + "\n").c_str(), f);
-    std::fclose(f);
-  }
-  return right ? 0 : 1;
+  return test::save(all, file) && right ? 0 : 1;
 }
 
 }  // namespace
 }  // namespace lacuna
 
 int main(int argc, char** argv) {
-  bool grad = false, quick = false;
+  bool quick = false;
   const char *only = "", *file = nullptr;
-  for (int i = 1; i < argc; ++i) {
-    if (!std::strcmp(argv[i], "--grad"))
-      grad = true;
-    else if (!std::strcmp(argv[i], "--quick"))
+  const std::string_view what = argc > 1 ? argv[1] : "";
+  const bool grad = what == "grad", decode = what == "decode";
+  if (!grad && !decode && what != "prefill") {
+    fmt::print(stderr, "lacuna-cuda-bench: got '{}', need prefill, grad or decode\n", what);
+    return 2;
+  }
+  for (int i = 2; i < argc; ++i) {
+    if (!std::strcmp(argv[i], "--quick"))
       quick = true;
     else if (!std::strcmp(argv[i], "--only") && i + 1 < argc)
       only = argv[++i];
     else
       file = argv[i];
   }
-  return lacuna::run(grad, quick, only, file);
+  return decode ? lacuna::test::bench_decode(quick, only, file) : lacuna::run(grad, quick, only, file);
 }

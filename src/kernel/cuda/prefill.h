@@ -15,15 +15,10 @@
 
 #include <cstdint>
 
+#include "kernel/cuda/tensor.h"
 #include "lacuna/dtype.h"
 
 namespace lacuna::kernel::cuda {
-
-// Element (b, h, i, d) at b * batch + h * head + i * row + d, in elements; neighbours along d touch.
-struct Tensor4 {
-  void* data = nullptr;
-  std::int64_t batch = 0, head = 0, row = 0;
-};
 
 // Which blocks of keys the rows of a block of queries see. A list has row_ptr[b] .. row_ptr[b + 1] of the
 // entries for query block b, each block at most once, in any order; row_ptr counts from the start of `columns`.

@@ -3,14 +3,12 @@
 #pragma once
 
 #include <cuda.h>
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 
 #include <cstdint>
 
-namespace lacuna::kernel::cuda::sm90a {
+#include "kernel/cuda/math.cuh"
 
-constexpr unsigned kAllLanes = 0xffffffffu;
+namespace lacuna::kernel::cuda::sm90a {
 
 __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
@@ -108,27 +106,6 @@ __device__ __forceinline__ void pin(float (&sum)[N]) {
 __device__ __forceinline__ std::uint64_t operand(std::uint32_t address, std::uint32_t panel = 16) {
   return static_cast<std::uint64_t>(address >> 4 & 0x3fff) | static_cast<std::uint64_t>(panel >> 4 & 0x3fff) << 16 |
          static_cast<std::uint64_t>(1024 >> 4) << 32 | std::uint64_t{1} << 62;
-}
-
-__device__ __forceinline__ float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-template <class T>
-__device__ __forceinline__ std::uint32_t pack(float low, float high);
-template <>
-__device__ __forceinline__ std::uint32_t pack<__nv_bfloat16>(float low, float high) {
-  std::uint32_t r;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-  return r;
-}
-template <>
-__device__ __forceinline__ std::uint32_t pack<__half>(float low, float high) {
-  std::uint32_t r;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-  return r;
 }
 
 // Four 8 x 8 matrices of 16-bit numbers to shared memory; lane l names row l % 8 of matrix l / 8.
