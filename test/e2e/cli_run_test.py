@@ -216,12 +216,13 @@ class WithPlugin(Runs):
         self.assertTrue(0 < run["lost_mass_decode"]["mean"] < 1)
 
     def test_certificate(self):
-        run = self.run_json("--method", "quest:budget=64", "--certify", "5%", "--audit", "full", "-p", TEXT, "-n", 4)
+        run = self.run_json("--method", "quest:budget=64", "--certify", "5%", "--audit", "full", "--precision", "high", "-p", TEXT, "-n", 4)
         proved = run["certificate"]
         self.assertEqual((proved["limit"], proved["within"], proved["rows"] % 270), (0.05, 1.0, 0))
         self.assertGreater(proved["rows"], 0)
         self.assertLessEqual(proved["max"], 0.05)
-        self.assertLessEqual(run["lost_mass_decode"]["mean"], proved["mean"] + 1e-3)  # kernels round to bf16
+        for figure in ("mean", "max"):  # but for the rounding of two log-sum-exps
+            self.assertLessEqual(run["lost_mass_decode"][figure], proved[figure] + 1e-4)
         self.assertIsNone(self.run_json("--method", "quest", "-p", "hi", "-n", 1)["certificate"])
 
     def test_patterns(self):
