@@ -40,6 +40,10 @@ struct Options {
   // A contract: the run's mean lost mass, or mean output error, with its bound, shall not pass this; 0 = none, else below 1, and
   // not both. Heads stay dense where the method would lose too much (docs/account.md). Turns audit on where it is off.
   double max_loss = 0, max_error = 0;
+  // A certificate: no decoded row shall lose more than this share of its mass in any head, proved from bounds on the keys' scores
+  // (docs/account.md). Rows keep more than their method would until it holds. 1 = only tell the bounds; 0 = none, which is also all
+  // that goes together with max_loss and max_error.
+  double certify = 0;
   // Layers in which the model lets rows see only a window of keys: false = they stay dense, and the report
   // counts them apart; true = the method works there too.
   bool windowed = false;
@@ -53,9 +57,9 @@ struct Options {
 };
 
 // Options from one line of text, for hosts that have nothing but a string:
-//   "SPEC precision=fast|high audit=off|sample|full max_loss=P max_error=P seed=N kernel=NAME machine=NAME threads=N
-//    windowed=dense|sparse patterns=0|1 calibrate=0|1"   P: a share, 0.01 or 1%; instead of SPEC: profile=FILE,
-//    with the method that the profile is for
+//   "SPEC precision=fast|high audit=off|sample|full max_loss=P max_error=P certify=P seed=N kernel=NAME machine=NAME threads=N
+//    windowed=dense|sparse patterns=0|1 calibrate=0|1"   P: a share, 0.01 or 1%; certify=100% tells the bounds and keeps
+//    nothing for them; instead of SPEC: profile=FILE, with the method that the profile is for
 // in any order, all of it optional. An unknown word is an error that names the nearest, `others`
 // included: names of settings that the host takes out itself.
 Result<Options> parse_options(std::string_view text, const std::vector<std::string>& others = {});
@@ -105,6 +109,9 @@ struct AttendCall {
   Tensor v;                       // [1, Hkv, C, Dv]  the same type as k, or any if one of them is quantised
   Tensor out;                     // [1, Hq, Nq, Dv]  f32, written
   float* lse = nullptr;           // [Hq, Nq], written if set
+  // [Hq, Nq], written if set: with Options::certify the most that a row can have lost, 0 where nothing is left out and 1 where
+  // nothing is proved (prompts that are not dense). Without it untouched.
+  float* lost_at_most = nullptr;
   float scale = 0.0f;             // 0 = 1 / sqrt(Dk)
   float softcap = 0.0f;           // 0 = none
   const float* sinks = nullptr;   // [Hq] logits of attention sinks, or null

@@ -73,6 +73,17 @@ struct ContractReport {
   Phase prefill, decode;
 };
 
+// What became of Options::certify: bounds on the lost mass of decoded rows that are proved, not sampled (docs/account.md). Over
+// rows with at least 256 visible keys, one per (layer, query head, decoded token).
+struct CertificateReport {
+  double limit = 0;  // 0: not asked for; 1: bounds are told, and nothing is kept for their sake
+  std::int64_t rows = 0;
+  double mean = 0, max = 0;  // of the rows' bounds
+  double within = 0;         // share of the rows whose bound is within the limit; 1 without rows
+  double kept_for_it = 0;    // share of the visible pairs kept for the bound's sake, beyond what the method keeps
+  double seconds = 0;        // spent on proving, in no verb
+};
+
 struct Report {
   std::string method;   // canonical spec
   std::string kernel;   // of op attend, as last used for many rows
@@ -80,6 +91,7 @@ struct Report {
   PhaseReport prefill, decode;  // decode = calls whose segments have one row
   int windowed_layers = 0;      // layers that stayed dense because the model's own window limits them
   ContractReport contract;
+  CertificateReport certificate;
   std::string note;     // why a method went dense, last reason; or empty
 };
 

@@ -161,6 +161,7 @@ std::string kernel_matrix() {
   out += "\n## int8_scores\n" + kernel_list(kernel::int8_scores_list);
   out += "\n## keep_mass\n" + kernel_list(kernel::keep_mass_list);
   out += "\n## top_weights\n" + kernel_list(kernel::top_weights_list);
+  out += "\n## exact_mass\n" + kernel_list(kernel::exact_mass_list);
   out += "\n## line_sums\n" + kernel_list(kernel::line_sums_list);
   out += "\n## segment_mass\n" + kernel_list(kernel::segment_mass_list);
   out += "\n## attend_maxima\n" + kernel_list(kernel::attend_maxima_list);

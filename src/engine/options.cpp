@@ -18,6 +18,14 @@ bool number(std::string_view text, T& value) {
   return bad == std::errc{} && end == text.data() + text.size();
 }
 
+// A share above 0 and up to 1, in percent or not.
+bool share(std::string_view text, double& value) {
+  const bool percent = text.ends_with('%');
+  if (!number(text.substr(0, text.size() - percent), value)) return false;
+  value /= percent ? 100 : 1;
+  return value > 0 && value <= 1;
+}
+
 Status set(Options& o, std::string_view key, std::string_view value, const std::vector<std::string>& others) {
   if (key == "precision") {
     if (value == "fast") o.precision = Precision::fast;
@@ -29,11 +37,12 @@ Status set(Options& o, std::string_view key, std::string_view value, const std::
     else if (value == "full") o.audit = Audit::full;
     else return bad_argument(fmt::format("audit: got '{}', need off, sample or full", value));
   } else if (key == "max_loss" || key == "max_error") {
-    const bool percent = value.ends_with('%');
-    double share = 0;
-    if (!number(value.substr(0, value.size() - percent), share) || !(share > 0) || !((share /= percent ? 100 : 1) < 1))
+    double& limit = key == "max_loss" ? o.max_loss : o.max_error;
+    if (!share(value, limit) || !(limit < 1))
       return bad_argument(fmt::format("{}: got '{}', need a share above 0 and below 1, as 0.01 or 1%", key, value));
-    (key == "max_loss" ? o.max_loss : o.max_error) = share;
+  } else if (key == "certify") {
+    if (!share(value, o.certify))
+      return bad_argument(fmt::format("certify: got '{}', need a share above 0 and up to 1, as 0.05 or 5%; 100% only tells the bounds", value));
   } else if (key == "seed") {
     if (!number(value, o.seed)) return bad_argument(fmt::format("seed: got '{}', need a whole number, 0 or more", value));
   } else if (key == "threads") {
@@ -52,7 +61,7 @@ Status set(Options& o, std::string_view key, std::string_view value, const std::
   } else if (key == "machine") {
     o.machine = value;
   } else {
-    std::vector<std::string> keys = {"precision", "audit", "max_loss", "max_error", "seed", "threads", "kernel", "machine", "windowed", "patterns", "calibrate", "profile"};
+    std::vector<std::string> keys = {"precision", "audit", "max_loss", "max_error", "certify", "seed", "threads", "kernel", "machine", "windowed", "patterns", "calibrate", "profile"};
     keys.insert(keys.end(), others.begin(), others.end());
     const std::string near = nearest(key, keys);
     return unknown_name(fmt::format("unknown option '{}'{}; there are {}", key,

@@ -15,6 +15,7 @@
 #include "op/attend.h"
 #include "op/attend_grad.h"
 #include "op/attend_maxima.h"
+#include "op/exact_mass.h"
 #include "op/keep_mass.h"
 #include "op/line_sums.h"
 #include "op/pack.h"
@@ -39,6 +40,7 @@ extern const KernelList<op::Int4Scores> int4_scores_list;
 extern const KernelList<op::Int8Scores> int8_scores_list;
 extern const KernelList<op::KeepMass> keep_mass_list;
 extern const KernelList<op::TopWeights> top_weights_list;
+extern const KernelList<op::ExactMass> exact_mass_list;
 extern const KernelList<op::LineSums> line_sums_list;
 extern const KernelList<op::SegmentMass> segment_mass_list;
 extern const KernelList<op::Alike> alike_list;

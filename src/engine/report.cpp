@@ -67,6 +67,11 @@ nlohmann::json as_json(const PhaseReport& r) {
           {"lost_mass", as_json(r.lost)}};
 }
 
+nlohmann::json as_json(const CertificateReport& r) {
+  if (r.limit == 0) return nullptr;
+  return {{"limit", r.limit}, {"rows", r.rows}, {"mean", r.mean}, {"max", r.max}, {"within", r.within}, {"kept_for_it", r.kept_for_it}, {"seconds", r.seconds}};
+}
+
 ContractReport contract_of(const Session::Impl& s) {
   ContractReport r;
   if (!s.contract) return r;
@@ -88,6 +93,7 @@ Report Session::report() const {
   r.prefill = finished(s.prefill, s.windowed_prefill);
   r.decode = finished(s.decode, s.windowed_decode);
   r.contract = contract_of(s);
+  if (s.certificate) r.certificate = s.certificate->report();
   r.windowed_layers = static_cast<int>(std::count(s.windowed_layers.begin(), s.windowed_layers.end(), true));
   r.note = s.chooser && s.unfit.empty() ? s.chooser->summary() : s.note;
   if (r.note.empty() && !(s.have & kAvx2)) r.note = "no AVX2: the slow reference computes attention";
@@ -103,6 +109,7 @@ std::string Session::report_json() const {
                    {"decode", as_json(r.decode)},
                    {"note", r.note},
                    {"contract", as_json(*impl_, r.contract)},
+                   {"certificate", as_json(r.certificate)},
                    {"windowed_layers", r.windowed_layers},
                    {"session_bytes", own_bytes()}};
   if (impl_->patterns) j["patterns"] = impl_->patterns->as_json();
@@ -117,6 +124,7 @@ void Session::reset_report() {
   impl_->note.clear();
   if (impl_->patterns) impl_->patterns = std::make_unique<Patterns>();
   if (impl_->contract) impl_->renew_contract();
+  if (impl_->certificate) *impl_->certificate = CertificateCount(impl_->options.certify);
 }
 
 }  // namespace lacuna

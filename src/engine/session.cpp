@@ -40,6 +40,7 @@ Result<std::unique_ptr<Session>> Session::open(const Options& options) {
   s.options = options;
   LACUNA_CHECK(s.open_candidates());
   LACUNA_CHECK(s.open_contract());
+  LACUNA_CHECK(s.open_certificate());
   s.have = detect_features();
   if (!options.machine.empty()) {
     bool known = true;
@@ -307,6 +308,7 @@ const SideRequest& Session::Impl::side_request(int layer) {
     for (const auto& list : candidates)  // the first that wants something
       for (const auto& m : list)
         if (want.none()) want = m->side(layer);
+    want.int8 = want.int8 || (certificate && method->card().slug != "dense");  // what bounds rest on
     side_requests[at] = make_request(want);
   }
   return side_requests[at];
@@ -551,6 +553,7 @@ Status Session::Impl::attend_call(const AttendCall& c) {
     r.kv_bytes += kv_bytes(args, mask.dense);
     if (drawn_now()) patterns->count_heads(c.layer, args.hq, mask.allowed_pairs, nullptr);
     if (options.audit != Audit::off) audit_lossless(c, mask, args);
+    if (certificate) certify_lossless(c, mask, c.counted && !apart);
     for (const Chosen& x : chosen) tell_chooser(x, {});
     return {};
   }
@@ -573,10 +576,20 @@ Result<Session::Impl::Outcome> Session::Impl::attend_segment(const AttendCall& c
   }
   const bool keep_lse = c.lse || options.audit != Audit::off;
   if (keep_lse) args.lse = lse.grow_as<float>(static_cast<std::size_t>(args.hq) * args.n_rows);
-  {
+  const auto lower = [&] {
     const Timed timed(*this, Verb::attend);
     lower_plan(*run, mask.visible, s,
                {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(*run, kBlockQ), .gather = !args.bias}, lowered);
+  };
+  lower();
+  if (Plan wider; certificate && certify(c, mask, s, *run, args, wider)) {
+    run = &(guarded = std::move(wider));
+    const double before = lowered.attended_pairs * (args.hq / lowered.heads);
+    lower();
+    certificate->pairs(0, lowered.attended_pairs * (args.hq / lowered.heads) - before);
+  }
+  {
+    const Timed timed(*this, Verb::attend);
     args.runs = lowered.view();
     args.pv_skip = pv_skip_of(*run);
     LACUNA_CHECK(execute(c, args));
@@ -623,6 +636,7 @@ void Session::Impl::run_op(const char* name, const void* args) {
   run(kernel::int8_scores_list);
   run(kernel::keep_mass_list);
   run(kernel::top_weights_list);
+  run(kernel::exact_mass_list);
   run(kernel::line_sums_list);
   run(kernel::segment_mass_list);
   run(kernel::alike_list);

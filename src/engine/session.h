@@ -13,6 +13,7 @@
 #include "account/loss.h"
 #include "base/buffer.h"
 #include "base/rng.h"
+#include "engine/certified_row.h"
 #include "engine/chooser.h"
 #include "engine/lower.h"
 #include "engine/packed_tensor.h"
@@ -176,6 +177,14 @@ struct Session::Impl final : Context {
   void tell_contract(const LoweredRuns& runs, std::int32_t heads, double pairs, bool of_dense);
   double kv_bytes(const op::Attend::Args& a, const LoweredRuns& runs) const;
 
+  // engine/certify.cpp
+  Status open_certificate();
+  // Nothing is left out of the call.
+  void certify_lossless(const AttendCall& c, const MaskEntry& mask, bool counted);
+  // Bounds what the lowered `plan` loses. True: `wider` shall take its place, and that is what the bounds say.
+  bool certify(const AttendCall& c, const MaskEntry& mask, const Segment& s, const Plan& plan, const op::Attend::Args& args, Plan& wider);
+  void tell_certified(const AttendCall& c, const MaskEntry& mask, const Segment& s, bool counted, std::span<const double> bounds);
+
   // Context
   void* scratch(int slot, std::size_t bytes) override;
   ParallelFor& threads() override { return *parallel; }
@@ -218,6 +227,8 @@ struct Session::Impl final : Context {
   bool steering = false;                                    // a Steered is alive
   std::unique_ptr<Patterns> patterns;                       // set: options.patterns
   const Contract::Choice* heads = nullptr;                  // of this call; null: no contract, or not about this call
+  std::unique_ptr<CertificateCount> certificate;            // set: options.certify
+  CertifiedRow certified_row;
   LoweredRuns lowered, audit_runs;
   std::vector<AuditedRow> audited;          // of a segment
   std::vector<std::int32_t> rows_to_audit;  // of those, the ones that see enough keys

@@ -79,6 +79,7 @@ struct Int8Scores {
   struct Args : SideQuery {
     Int8Keys keys;
     SideTiles only;
+    bool round_q = true;  // false: kernels that round q do not take the call
   };
 };
 

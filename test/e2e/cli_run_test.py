@@ -23,7 +23,7 @@ PLUGIN = LACUNA.with_name("liblacuna-ggml.so")
 
 FIELDS = """model prompt_tokens generated_tokens method host kernel ttft_s prefill_tok_s decode_tok_s
 attention_s attention_s_windowed attention_s_decode contract_s audit_share windowed_layers density lost_mass lost_mass_decode
-output_error output_error_decode top_recall top_recall_decode contract
+output_error output_error_decode top_recall top_recall_decode contract certificate
 kv_bytes_read_per_token peak_rss_bytes side_bytes text""".split()
 INNER = {
     "attention_s": ["estimate", "budget", "attend", "correct", "account"],
@@ -83,6 +83,8 @@ class Arguments(Lines):
             self.refused(["run", "-m", "x", "-p", "hi", f"--max-loss={share}"], "--max-loss", f"'{share}'", "1%")
             self.refused(["serve", "-m", "x", f"--max-error={share}"], "--max-error", f"'{share}'", "1%")
         self.refused(["run", "-m", "x", "-p", "hi", "--max-loss", "1%", "--max-error", "1%"], "one of them")
+        self.refused(["run", "-m", "x", "-p", "hi", "--max-loss", "1%", "--certify", "5%"], "one of them")
+        self.refused(["run", "-m", "x", "-p", "hi", "--certify=120%"], "--certify", "'120%'", "5%")
 
     def test_method(self):
         for verb, option in (("run", "--method"), ("compare", "--methods")):
@@ -212,6 +214,16 @@ class WithPlugin(Runs):
         # Two steps after the prompt's own token, 30 layers of 9 heads; they lose mass as well.
         self.assertEqual(run["lost_mass_decode"]["rows"], 2 * 30 * 9)
         self.assertTrue(0 < run["lost_mass_decode"]["mean"] < 1)
+
+    def test_certificate(self):
+        run = self.run_json("--method", "quest:budget=64", "--certify", "5%", "--audit", "full", "--precision", "high", "-p", TEXT, "-n", 4)
+        proved = run["certificate"]
+        self.assertEqual((proved["limit"], proved["within"], proved["rows"] % 270), (0.05, 1.0, 0))
+        self.assertGreater(proved["rows"], 0)
+        self.assertLessEqual(proved["max"], 0.05)
+        for figure in ("mean", "max"):  # but for the rounding of two log-sum-exps
+            self.assertLessEqual(run["lost_mass_decode"][figure], proved[figure] + 1e-4)
+        self.assertIsNone(self.run_json("--method", "quest", "-p", "hi", "-n", 1)["certificate"])
 
     def test_patterns(self):
         arguments = ("--method", "streamingllm:sink=4:window=128", "-p", TEXT, "-n", 1)

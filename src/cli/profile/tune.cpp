@@ -152,7 +152,7 @@ int verb_tune(int argc, char** argv) {
   sink.add_option(app);
   if (const int code = parse_arguments(app, argc, argv); code >= 0) return code;
   const std::vector<std::string> methods = o.methods.empty() ? tuning_methods(o.context) : split_methods(o.methods);
-  for (const std::string& why : {check_contract(o.max_loss, ""), check_output(o.output), sink.check(), check_candidates(methods)})
+  for (const std::string& why : {check_limits({.max_loss = o.max_loss}), check_output(o.output), sink.check(), check_candidates(methods)})
     if (!why.empty()) return bad_input(why);
   std::vector<std::string> texts;
   if (const std::string why = read_texts(o.texts, texts); !why.empty()) return bad_input(why);

@@ -26,9 +26,11 @@ void add_run_options(CLI::App& app, RunOptions& o) {
       ->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app.add_option("--audit", o.audit, "how much of the lost mass to measure")
       ->check(CLI::IsMember({"off", "sample", "full"}))->capture_default_str();
-  app.add_option("--max-loss", o.max_loss, "keep the mean lost mass within this, bound included: heads stay dense where it must be")
+  app.add_option("--max-loss", o.limits.max_loss, "keep the mean lost mass within this, bound included: heads stay dense where it must be")
       ->type_name("SHARE");
-  app.add_option("--max-error", o.max_error, "the same for the mean relative error of a head's output")->type_name("SHARE");
+  app.add_option("--max-error", o.limits.max_error, "the same for the mean relative error of a head's output")->type_name("SHARE");
+  app.add_option("--certify", o.limits.certify, "prove that no head of a decoded token loses more, keeping more keys until it holds; "
+                 "100% = only tell what is proved")->type_name("SHARE");
   app.add_option("--precision", o.precision, "bf16 matrix units, or split and fp32")
       ->check(CLI::IsMember({"fast", "high"}))->capture_default_str();
   app.add_option("--windowed", o.windowed, "layers whose rows see a window only: leave them dense, or not")
@@ -49,21 +51,35 @@ std::string check_run_options(RunOptions& o) {
   o.ubatch = std::min(o.ubatch, o.batch);  // as llama.cpp does
   for (const std::string* word : {&o.kernel, &o.machine})
     if (word->find_first_of(" \t\n") != std::string::npos) return fmt::format("'{}': a name has no blanks", *word);
-  return check_contract(o.max_loss, o.max_error);
+  return check_limits(o.limits);
 }
 
-std::string contract_words(const std::string& max_loss, const std::string& max_error) {
-  return (max_loss.empty() ? "" : " max_loss=" + max_loss) + (max_error.empty() ? "" : " max_error=" + max_error);
+namespace {
+
+// The limits that were asked for, by their names in a plug-in's text.
+std::vector<std::pair<std::string, std::string>> asked(const Limits& x) {
+  std::vector<std::pair<std::string, std::string>> out = {{"max_loss", x.max_loss}, {"max_error", x.max_error}, {"certify", x.certify}};
+  std::erase_if(out, [](const auto& limit) { return limit.second.empty(); });
+  return out;
 }
 
-std::string check_contract(const std::string& max_loss, const std::string& max_error) {
-  for (const auto& [option, value] : {std::pair{"--max-loss", &max_loss}, std::pair{"--max-error", &max_error}}) {
-    if (value->empty()) continue;
-    const auto read = parse_options((value == &max_loss ? "max_loss=" : "max_error=") + *value);
-    if (value->find_first_of(" \t\n") != std::string::npos || !read.ok())
-      return fmt::format("{}: got '{}', need a share above 0 and below 1, as 0.01 or 1%", option, *value);
+}  // namespace
+
+std::string limit_words(const Limits& limits) {
+  std::string out;
+  for (const auto& [key, value] : asked(limits)) out += fmt::format(" {}={}", key, value);
+  return out;
+}
+
+std::string check_limits(const Limits& limits) {
+  const auto words = asked(limits);
+  for (const auto& [key, value] : words) {
+    const auto read = parse_options(key + "=" + value);
+    if (value.find_first_of(" \t\n") == std::string::npos && read.ok()) continue;
+    if (key == "certify") return fmt::format("--certify: got '{}', need a share above 0 and up to 1, as 0.05 or 5%", value);
+    return fmt::format("--{}: got '{}', need a share above 0 and below 1, as 0.01 or 1%", key == "max_loss" ? "max-loss" : "max-error", value);
   }
-  if (!max_loss.empty() && !max_error.empty()) return "--max-loss and --max-error: a run keeps one of them";
+  if (words.size() > 1) return "--max-loss, --max-error and --certify: a run keeps one of them";
   return "";
 }
 
@@ -91,8 +107,8 @@ std::vector<std::string> to_arguments(const RunOptions& o) {
   // One word each (--key=value), so that a value may begin with a dash.
   if (!o.file.empty()) out.push_back("--file=" + o.file);
   if (!o.prompt.empty()) out.push_back("--prompt=" + o.prompt);
-  if (!o.max_loss.empty()) out.push_back("--max-loss=" + o.max_loss);
-  if (!o.max_error.empty()) out.push_back("--max-error=" + o.max_error);
+  for (const auto& [option, value] : {std::pair{"--max-loss=", &o.limits.max_loss}, {"--max-error=", &o.limits.max_error}, {"--certify=", &o.limits.certify}})
+    if (!value->empty()) out.push_back(option + *value);
   if (!o.kernel.empty()) out.push_back("--kernel=" + o.kernel);
   if (!o.machine.empty()) out.push_back("--machine=" + o.machine);
   if (o.no_chat) out.emplace_back("--no-chat");
@@ -102,7 +118,7 @@ std::vector<std::string> to_arguments(const RunOptions& o) {
 
 std::string plugin_text(const RunOptions& o, const std::string& method) {
   std::string text = fmt::format("{} audit={} precision={} windowed={} seed={} quiet=1", method, o.audit, o.precision, o.windowed, o.seed);
-  text += contract_words(o.max_loss, o.max_error);
+  text += limit_words(o.limits);
   if (o.patterns) text += " patterns=1";
   if (!o.kernel.empty()) text += " kernel=" + o.kernel;
   if (!o.machine.empty()) text += " machine=" + o.machine;

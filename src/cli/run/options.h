@@ -9,6 +9,12 @@
 
 namespace lacuna::cli {
 
+// What may be lost: shares as "1%" or "0.01"; empty = not asked for.
+struct Limits {
+  std::string max_loss, max_error;  // a contract, of the run's mean
+  std::string certify;              // proved of every decoded row
+};
+
 struct RunOptions {
   std::string model, file, prompt;
   std::string method = "dense";                  // run only; "stock" = llama.cpp without Lacuna
@@ -17,7 +23,7 @@ struct RunOptions {
   int threads = 0;                               // 0 = one per core
   int batch = 2048, ubatch = 512;                // tokens of a call, of a micro-batch
   std::string audit = "sample";                  // off, sample, full
-  std::string max_loss, max_error;               // a contract: "1%" or "0.01"; empty = none
+  Limits limits;
   std::string precision = "fast";                // fast, high
   std::string windowed = "dense";                // dense, sparse: layers with a window of the model's own
   std::string kernel, machine;                   // empty = the best there is
@@ -31,9 +37,9 @@ struct RunOptions {
 void add_run_options(CLI::App& app, RunOptions& options);
 // What CLI11 cannot see: "" or the reason. Fills in `threads`.
 std::string check_run_options(RunOptions& options);
-// "" or what is wrong with the two shares; and what they are as words of a plug-in's text.
-std::string check_contract(const std::string& max_loss, const std::string& max_error);
-std::string contract_words(const std::string& max_loss, const std::string& max_error);
+// "" or what is wrong with the shares; and what they are as words of a plug-in's text.
+std::string check_limits(const Limits& limits);
+std::string limit_words(const Limits& limits);
 // What --profile says, as a method of its own; "" or what is wrong: a profile that cannot be read, or a method given besides.
 std::string take_profile(const std::string& profile, bool method_given, std::string& method);
 // "" or why `spec` names no method ("stock" does); the text names the nearest one.

@@ -148,6 +148,7 @@ Json run_json(const RunOptions& o, const Outcome& out, const nlohmann::json& rep
     j["top_recall_decode"][figure] = at_path(report, {"decode", "top_recall", figure});
   }
   j["contract"] = at_path(report, {"contract"});
+  j["certificate"] = at_path(report, {"certificate"});
   const auto read = at_path(report, {"decode", "kv_bytes"}), windowed = at_path(report, {"decode", "windowed", "kv_bytes"});
   j["kv_bytes_read_per_token"] = read.is_number() && windowed.is_number() && out.decode_steps > 0
                                      ? Json((read.get<double>() + windowed.get<double>()) / out.decode_steps)
@@ -205,6 +206,19 @@ void print_contract(const nlohmann::json& contract, bool wrote) {
   fmt::print("\n");
 }
 
+// What was proved, apart from what was measured.
+void print_certificate(const nlohmann::json& x) {
+  if (!x.is_object()) return;
+  if (x["rows"] == 0) {
+    fmt::print("{} nothing: no row of 256 keys or more was written\n", bold("proved  "));
+    return;
+  }
+  fmt::print("{} at most {} lost in the mean of {} rows while writing, {} in any;\n         ", bold("proved  "), percent(x["mean"]),
+             x["rows"].get<long long>(), percent(x["max"]));
+  if (x["limit"] < 1) fmt::print("{} of the pairs kept only to prove {}, ", percent(x["kept_for_it"]), percent(x["limit"]));
+  fmt::print("{:.2f} s to prove it\n", x["seconds"].get<double>());
+}
+
 // Before the answer, so that nobody takes it for more than it is.
 void warn_of_contract(const nlohmann::json& report) {
   const nlohmann::json contract = at_path(report, {"contract"});
@@ -235,6 +249,7 @@ void print_summary(const Json& j, const Outcome& out, const nlohmann::json& repo
       fmt::print("{} {}{}\n", bold("        "), lost_words(j["lost_mass_decode"], "while writing"),
                  recall_words(j["top_recall_decode"], "while writing"));
     print_contract(j["contract"], out.decode_steps > 0);
+    print_certificate(j["certificate"]);
     double attention = 0;
     for (const auto& [step, s] : j["attention_s"].items()) attention += s.is_number() ? s.get<double>() : 0.0;
     fmt::print("{} {:.2f} s of attention:", bold("spent   "), attention);

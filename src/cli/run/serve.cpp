@@ -34,6 +34,7 @@ usage: lacuna serve -m MODEL.gguf [options] [--] [llama-server's options]
                               (default: sample)
   --max-loss SHARE            keep the mean lost mass within this, as 1%
   --max-error SHARE           the same for the error of a head's output
+  --certify SHARE             prove that no head of a decoded token loses more
   --precision {fast,high}     bf16 matrix units, or split and fp32
                               (default: fast)
   --windowed {dense,sparse}   layers whose rows see a window only: leave them
@@ -51,7 +52,8 @@ When the server ends, one line on stderr says what was kept and lost.
 
 struct ServeOptions {
   std::string method, profile;  // one of them; method empty: dense
-  std::string audit = "sample", precision = "fast", windowed = "dense", max_loss, max_error, log = "60s", report;
+  std::string audit = "sample", precision = "fast", windowed = "dense", log = "60s", report;
+  Limits limits;
   bool help = false;
   std::vector<std::string> rest;  // llama-server's
 };
@@ -66,8 +68,9 @@ std::string parse(int argc, char** argv, ServeOptions& o) {
   const std::vector<Ours> ours = {{"--method", &o.method, {}},
                                   {"--profile", &o.profile, {}},
                                   {"--audit", &o.audit, {"off", "sample", "full"}},
-                                  {"--max-loss", &o.max_loss, {}},
-                                  {"--max-error", &o.max_error, {}},
+                                  {"--max-loss", &o.limits.max_loss, {}},
+                                  {"--max-error", &o.limits.max_error, {}},
+                                  {"--certify", &o.limits.certify, {}},
                                   {"--precision", &o.precision, {"fast", "high"}},
                                   {"--windowed", &o.windowed, {"dense", "sparse"}},
                                   {"--log", &o.log, {}},
@@ -144,7 +147,7 @@ int verb_serve(int argc, char** argv) {
   if (o.help) return help();
   if (const std::string why = take_profile(o.profile, !o.method.empty(), o.method); !why.empty()) return bad_input(why);
   if (o.method.empty()) o.method = "dense";
-  for (const std::string& wrong : {check_method(o.method), check_contract(o.max_loss, o.max_error), check_log(o)})
+  for (const std::string& wrong : {check_method(o.method), check_limits(o.limits), check_log(o)})
     if (!wrong.empty()) return bad_input(wrong);
   std::string why;
   const std::string server = find_llama_tool("llama-server", why);
@@ -166,9 +169,8 @@ int verb_serve(int argc, char** argv) {
   for (const char* name : {"LACUNA", "GGML_BACKEND_PATH"})
     if (const char* value = std::getenv(name); value && *value)
       note(fmt::format("{}='{}' of the environment is replaced; serve has options for all they say", name, one_line(value, 80)));
-  const std::string contract = contract_words(o.max_loss, o.max_error);
   const std::string report = o.report.empty() ? "" : " report=" + o.report;
-  setenv("LACUNA", fmt::format("{} audit={} precision={} windowed={} log={}{}{}", o.method, o.audit, o.precision, o.windowed, o.log, contract, report).c_str(), 1);
+  setenv("LACUNA", fmt::format("{} audit={} precision={} windowed={} log={}{}{}", o.method, o.audit, o.precision, o.windowed, o.log, limit_words(o.limits), report).c_str(), 1);
   setenv("GGML_BACKEND_PATH", plugin.c_str(), 1);
   return become(server, o.rest);
 }

@@ -28,20 +28,28 @@ std::string contract_words(const ContractReport& c) {
   return text;
 }
 
+std::string certificate_words(const CertificateReport& c) {
+  char text[128];
+  std::snprintf(text, sizeof text, ", proved at most %.4f lost in the mean of decode and %.4f in any row", c.mean, c.max);
+  return text;
+}
+
 }  // namespace
 
 // The first figure of a pair is of prompts, the second of tokens written.
 std::string Instance::summary() const {
   const Report r = session_->report();
-  const double attention = seconds_of(r.prefill) + seconds_of(r.decode), passes = r.prefill.pass_seconds + r.decode.pass_seconds;
+  const double reading = seconds_of(r.prefill), writing = seconds_of(r.decode) + r.certificate.seconds;
+  const double attention = reading + writing, passes = r.prefill.pass_seconds + r.decode.pass_seconds;
   const double audit = r.prefill.seconds[4] + r.decode.seconds[4];
   char figures[256], shares[96] = "";
   std::snprintf(figures, sizeof figures, ": density prefill %.3f decode %.3f, mean lost mass %s + %s, attention %.2f s + %.2f s",
                 r.prefill.density(), r.decode.density(), lost_words(r.prefill.lost).c_str(), lost_words(r.decode.lost).c_str(),
-                seconds_of(r.prefill), seconds_of(r.decode));
+                reading, writing);
   if (passes > 0)
     std::snprintf(shares, sizeof shares, " (%.1f %% of the passes, audit %.1f %%)", 100 * attention / passes, 100 * audit / passes);
-  return "lacuna: " + r.method + figures + shares + (r.contract.limit > 0 ? contract_words(r.contract) : "");
+  return "lacuna: " + r.method + figures + shares + (r.contract.limit > 0 ? contract_words(r.contract) : "") +
+         (r.certificate.rows > 0 ? certificate_words(r.certificate) : "");
 }
 
 // Where a host is at work. A host that rests logs nothing.

@@ -231,6 +231,7 @@ struct Finish {
 };
 
 const char* why_not(const Args& a, int) {
+  if (!a.round_q) return "rounds the queries";
   return a.hq / a.hkv * a.n_rows < kFewest ? "fewer than 6 queries of a KV head" : nullptr;
 }
 

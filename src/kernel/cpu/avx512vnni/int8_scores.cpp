@@ -98,6 +98,7 @@ extern const Kernel<op::Int8Scores> int8_scores;
 const Kernel<op::Int8Scores> int8_scores{
     .name = "cpu.avx512vnni",
     .needs = kAvx512 | kAvx512Vnni,
+    .why_not = [](const op::Int8Scores::Args& a, int) { return a.round_q ? nullptr : "rounds the queries"; },
     .tasks = scoring::tasks<scoring::OfInt8Bytes>,
     .scratch_bytes = scoring::scratch_bytes<scoring::OfInt8Bytes>,
     .run = scoring::run<scoring::OfInt8Bytes>,
