@@ -11,8 +11,8 @@ namespace lacuna::cli {
 
 // What may be lost: shares as "1%" or "0.01"; empty = not asked for.
 struct Limits {
-  std::string max_loss, max_error;  // a contract, of the run's mean
-  std::string certify;              // proved of every decoded row
+  std::string max_loss = {}, max_error = {};  // a contract, of the run's mean
+  std::string certify = {};                   // proved of every decoded row
 };
 
 struct RunOptions {
