@@ -29,7 +29,8 @@ MAX_LOSS = os.environ.get("MAX_LOSS", "1%")
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 CONTEXT = {"smollm2": 8192, "gemma": 28672}
 WINDOWS = {"smollm2": [2048, 2560, 3072, 3584, 4096, 4608], "gemma": [8192, 12288, 16384, 20480, 24576]}
-CHOOSING = ["xattention:mass=0.995", "xattention:mass=0.998", "xattention", "flexprefill:mass=0.997", "flexprefill", "minference"]
+CHOOSING = ["xattention:mass=0.995", "xattention:mass=0.998", "xattention", "flexprefill:mass=0.997", "flexprefill", "minference", "unisparse",
+            *(f"sampleattention:mass={m}:slash_mass={m}" for m in (0.98, 0.985, 0.987, 0.99, 0.993))]
 SMALL = ("copyright-format-1.0", "debconf_specification", "autopkgtest", "perl-policy")
 
 
