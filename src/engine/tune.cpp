@@ -2,6 +2,7 @@
 #include "engine/tune.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include <fmt/format.h>
 
@@ -75,7 +76,19 @@ std::vector<std::string> tuning_methods(std::int64_t longest) {
     for (std::int64_t window : {64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768})
       if (window < longest) out.push_back(fmt::format("streamingllm:sink={}:window={}", sink, window));
   for (const char* mass : {"0.98", "0.99", "0.995", "0.998"}) out.push_back(fmt::format("xattention:mass={}", mass));
+  for (const char* mass : {"0.95", "0.98", "0.99"}) out.push_back(fmt::format("sampleattention:mass={0}:slash_mass={0}", mass));
   return out;
+}
+
+std::vector<bool> held_back(const std::vector<std::size_t>& tokens) {
+  constexpr std::size_t kOneIn = 4;
+  std::vector<std::size_t> by_length(tokens.size());
+  std::iota(by_length.begin(), by_length.end(), std::size_t{0});
+  std::stable_sort(by_length.begin(), by_length.end(), [&](std::size_t a, std::size_t b) { return tokens[a] > tokens[b]; });
+  std::vector<bool> held(tokens.size());
+  for (std::size_t i = 1; i < by_length.size(); i += kOneIn)
+    held[by_length[i]] = i == 1 || 2 * tokens[by_length[i]] >= tokens[by_length[0]];
+  return held;
 }
 
 Result<Tuning> tune(const TrialSums& s, const CostModel& costs, double max_loss, int chunk, int n_layers) {

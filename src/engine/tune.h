@@ -18,6 +18,10 @@ std::vector<std::int64_t> tuning_bands(std::int64_t longest);
 // What heads choose among where nobody says: windows of all sizes for texts of up to `longest` keys, and methods that choose.
 std::vector<std::string> tuning_methods(std::int64_t longest);
 
+// Which prompts of so many tokens are held back to check by: one in four of the long ones, at least one, never the longest
+// alone. A short one would say little of what long texts lose. Two prompts or more.
+std::vector<bool> held_back(const std::vector<std::size_t>& tokens);
+
 struct Tuning {
   TunedTable table;
   // A text of sums.longest tokens by the cost model: attention with the table, and dense; and its mean lost mass.

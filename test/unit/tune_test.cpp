@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "engine/session.h"
@@ -175,6 +176,16 @@ TEST(Tune, LayersThatWereNotTriedAreDense) {
   EXPECT_EQ(t.table.at(1, 0)[0], 0);
   EXPECT_NE(t.table.at(1, 1)[0], 0);
   EXPECT_EQ(t.table.at(0, 3)[1], 0);
+}
+
+TEST(Tune, LongPromptsAreHeldBack) {
+  using Held = std::vector<bool>;
+  EXPECT_EQ(held_back({100, 100}), (Held{false, true}));
+  EXPECT_EQ(held_back({100, 900}), (Held{true, false})) << "the longest is tried";
+  EXPECT_EQ(held_back({800, 800, 800, 200, 800, 800, 300}), (Held{false, true, false, false, false, false, false}))
+      << "one of five long ones, and the rest of no text";
+  const Held many = held_back(std::vector<std::size_t>(10, 500));
+  EXPECT_EQ(std::count(many.begin(), many.end(), true), 3);
 }
 
 TEST(Tune, BandsAscendAndHoldTheLongestText) {

@@ -19,8 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-constexpr std::size_t kHoldBack = 4;  // every so many prompts one is held back
-
 }  // namespace
 
 std::string Tuner::open(const std::vector<std::string>& texts) {
@@ -36,8 +34,11 @@ std::string Tuner::open(const std::vector<std::string>& texts) {
   if (all.all.size() < 2)
     return fmt::format("text too short: {} tokens make one prompt of up to {}; need two, one of them to check by: give more texts, or a smaller -c",
                        all.tokens, o_.context);
+  std::vector<std::size_t> lengths;
+  for (const auto& prompt : all.all) lengths.push_back(prompt.size());
+  const std::vector<bool> held = held_back(lengths);
   for (std::size_t i = 0; i < all.all.size(); ++i) {
-    Prompts& to = i % kHoldBack == std::min(kHoldBack, all.all.size()) - 1 ? held_ : watched_;
+    Prompts& to = held[i] ? held_ : watched_;
     to.tokens += static_cast<long long>(all.all[i].size());
     to.all.push_back(std::move(all.all[i]));
   }
