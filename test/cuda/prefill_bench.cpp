@@ -32,6 +32,7 @@ using test::Case;
 using test::DeviceArray;
 using test::Lists;
 using test::median_ms;
+using test::mix;
 using test::must;
 using test::names;
 using test::random_numbers;
