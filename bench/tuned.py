@@ -54,7 +54,7 @@ def texts_to_tune_on(which, folder):
 
 def text_to_read(name, folder):
     path = folder / f"{name}.txt"
-    path.write_text(documents("upgrading-checklist")[:31_500] if name == "checklist" else (MODELS / "texts" / f"{name}.txt").read_text())
+    path.write_text(documents("upgrading-checklist")[:31_000] if name == "checklist" else (MODELS / "texts" / f"{name}.txt").read_text())
     return path
 
 

@@ -35,7 +35,8 @@ def run(text, *more):
 
 
 def tune(texts, profile, *more, code=0):
-    return lacuna("tune", "-m", MODEL, "-f", texts, "-o", profile, "-c", 1100, "--methods", WINDOWS, *more, code=code)
+    methods = () if "--methods" in more else ("--methods", WINDOWS)
+    return lacuna("tune", "-m", MODEL, "-f", texts, "-o", profile, "-c", 1100, *methods, *more, code=code)
 
 
 def resumes(texts, profile, folder):
