@@ -3,7 +3,7 @@
 # What the demo runs; any of these can be given on the command line: make demo METHODS=streamingllm
 MODEL   ?= models/smollm2-135m-instruct.gguf
 TEXT    ?= models/texts/demo.txt
-METHODS ?= streamingllm,trianglemix,xattention
+METHODS ?= streamingllm,xattention,sampleattention
 # A file with the question; of the demo's own text unless another text is named.
 ifeq ($(TEXT),models/texts/demo.txt)
 QUESTION?= models/texts/demo_question.txt

@@ -20,7 +20,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 build=${LACUNA_BUILD:-build/release} models=${LACUNA_MODELS:-models} threads=${THREADS:-2}
-methods=${METHODS:-streamingllm,trianglemix,xattention,minference,flexprefill}
+methods=${METHODS:-streamingllm,trianglemix,xattention,sampleattention,minference,flexprefill}
 processor=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1 | tr '[:upper:]' '[:lower:]' |
   sed -E 's/\((r|tm)\)//g; s/@.*//; s/\b(processor|cpu)\b//g' | tr -cs 'a-z0-9' '-' | sed 's/^-//; s/-$//')
 grep -q amx_bf16 /proc/cpuinfo && processor+=-amx

@@ -18,8 +18,8 @@ from chromium import Browser  # noqa: E402
 from machine import results  # noqa: E402
 
 LACUNA = ROOT / "build/release/lacuna"
-METHODS = "streamingllm,trianglemix,xattention"
-FIGURES = ["speed-up", "loss", "heads", "pattern-4"]  # 4: xattention, after stock, dense and the two before it
+METHODS = "streamingllm,xattention,sampleattention"
+FIGURES = ["speed-up", "loss", "heads", "pattern-4"]  # 4: sampleattention, after stock, dense and the two before it
 PICTURE = ROOT / "docs/pictures/compare.png"
 # Leaves nothing on the page but these figures, two beside each other.
 ALONE = """(ids => { const grid = document.createElement('div'); grid.className = 'pictures';
