@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
+#include "gpu_test.h"
 #include "kernel/cuda/attend.h"
 #include "support/attend_case.h"
 #include "support/pairwise.h"
@@ -15,8 +16,7 @@ using test::AttendCase;
 using test::AttendResult;
 using test::AttendSpec;
 using test::MaskKind;
-
-void must(cudaError_t error) { ASSERT_EQ(error, cudaSuccess) << cudaGetErrorString(error); }
+using test::must;
 
 // Device copies of a call's arrays; what the kernel wrote comes back by fetch().
 class DeviceCall {
@@ -120,13 +120,7 @@ std::vector<AttendSpec> specs() {
   return all;
 }
 
-class CudaAttend : public ::testing::Test {
- protected:
-  void SetUp() override {
-    int n = 0;
-    if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0) GTEST_SKIP() << "no GPU here";
-  }
-};
+class CudaAttend : public test::GpuTest {};
 
 TEST_F(CudaAttend, BoundOfEveryKernel) {
   const kernel::Kernel<op::Attend> as{.name = "cuda.sm80", .pack = PackFormat::lane16_f32};  // f32 throughout

@@ -4,15 +4,11 @@
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
-#include <bit>
 #include <cstring>
-#include <future>
 #include <memory>
-#include <semaphore>
-#include <thread>
 
 #include "decode_case.h"
-#include "device.h"
+#include "gpu_test.h"
 #include "support/pairwise.h"
 
 namespace lacuna {
@@ -23,114 +19,49 @@ using kernel::cuda::PageError;
 using test::DecodeCase;
 using test::DecodeSpec;
 using test::DeviceArray;
+using test::Distance;
 using test::HostTensor;
 using test::must;
 using test::Names;
-using Result = test::PrefillCase::Result;
 
-HostTensor out_layout(const DecodeSpec& s) {
-  HostTensor t;
-  t.shape(s.batch, s.hq, s.nq, s.dv, s.token_major);
-  return t;
-}
-
-// A case's arrays on the device, and its outputs with poison around and between the rows.
-class DeviceCase {
+// A case's arrays on the device.
+class DeviceCase : public test::DeviceOut {
  public:
   explicit DeviceCase(const DecodeCase& c)
-      : q_(c.q.data),
+      : DeviceOut(c),
+        q_(c.q.data),
         k_(c.s.page ? c.cache_k.data : c.k.data),
         v_(c.s.page ? c.cache_v.data : c.v.data),
         lengths_(c.lengths),
         counts_(c.counts),
         pages_(c.pages),
-        table_(c.table),
-        out_(out_layout(c.s).data),
-        lse_(static_cast<std::size_t>(c.s.batch) * c.s.hq * c.s.nq + 2 * kGap) {
+        table_(c.table) {
     const DecodeSpec& s = c.s;
-    const auto tensor = [](const HostTensor& t, void* data) {
-      return kernel::cuda::Tensor4{data, t.batch, t.head, t.row};
-    };
     a.dtype = s.dtype, a.batch = s.batch, a.hq = s.hq, a.hkv = s.hkv, a.nq = s.nq, a.nk = s.nk, a.dk = s.dk,
     a.dv = s.dv;
-    a.q = tensor(c.q, q_.data()), a.out = tensor(out_layout(s), out_.data());
-    a.k = tensor(s.page ? c.cache_k : c.k, k_.data()), a.v = tensor(s.page ? c.cache_v : c.v, v_.data());
+    a.q = test::like(c.q, q_.data()), a.out = out_argument(), a.lse = lse_argument();
+    a.k = test::like(s.page ? c.cache_k : c.k, k_.data()), a.v = test::like(s.page ? c.cache_v : c.v, v_.data());
     if (s.lengths) a.lengths = lengths_.data();
-    if (s.lse) a.lse = lse_.data() + kGap;
     a.scale = c.scale(), a.causal = s.causal;
     if (s.names != Names::all) a.lists = {s.cells, c.list_heads(), c.most(), counts_.data(), pages_.data()};
     if (s.page) a.table = {s.page, c.table_most(), c.n_pages, table_.data()};
     work_ = std::make_unique<DeviceArray<unsigned char>>(kernel::cuda::decode_work_bytes(a));
     must(cudaMemset(work_->data(), 0, work_->size()));
     a.work = work_->data();
-    poison();
-  }
-  void poison() {
-    must(cudaMemset(lse_.data(), 0xff, lse_.size() * sizeof(float)));
-    out_.set(std::vector<std::uint16_t>(out_.size(), HostTensor::kUntouched));
   }
   PageError error() const {
     DeviceArray<PageError> found(std::vector<PageError>{PageError::none});
     EXPECT_EQ(kernel::cuda::check_pages(a, found.data(), nullptr), nullptr);
     return found.get()[0];
   }
-  std::vector<std::uint16_t> out() const { return out_.get(); }
-  std::vector<float> lse() const { return lse_.get(); }
 
-  static constexpr std::size_t kGap = 9;
   Decode a;
 
  private:
   DeviceArray<std::uint16_t> q_, k_, v_;
   DeviceArray<std::int32_t> lengths_, counts_, pages_, table_;
-  DeviceArray<std::uint16_t> out_;
-  DeviceArray<float> lse_;
   std::unique_ptr<DeviceArray<unsigned char>> work_;
 };
-
-// Largest distances, and whether NaN and infinities agree.
-struct Distance {
-  double out = 0, lse = 0;
-  bool same_shape = true;
-  void add(double& worst, float x, float y) {
-    if (x == y || (std::isnan(x) && std::isnan(y))) return;
-    if (!std::isfinite(x) || !std::isfinite(y))
-      same_shape = false;
-    else
-      worst = std::max(worst, std::fabs(static_cast<double>(x) - y));
-  }
-};
-Distance between(const Result& x, const Result& y) {
-  Distance d;
-  for (std::size_t i = 0; i < x.out.size(); ++i) d.add(d.out, x.out[i], y.out[i]);
-  for (std::size_t i = 0; i < x.lse.size(); ++i) d.add(d.lse, x.lse[i], y.lse[i]);  // none where it was not asked for
-  return d;
-}
-
-// What the kernel wrote, taken out of its gaps; anything written in a gap spoils `clean`.
-Result got(const DecodeCase& c, const DeviceCase& on, bool& clean) {
-  const DecodeSpec& s = c.s;
-  const HostTensor layout = out_layout(s);
-  std::vector<std::uint16_t> out = on.out();
-  const std::vector<float> lse = on.lse();
-  Result r;
-  for (int b = 0; b < s.batch; ++b)
-    for (int h = 0; h < s.hq; ++h)
-      for (int i = 0; i < s.nq; ++i)
-        for (int d = 0; d < s.dv; ++d) {
-          std::uint16_t& x = out[layout.at(b, h, i, d)];
-          clean = clean && x != HostTensor::kUntouched;
-          r.out.push_back(c.number(x));
-          x = HostTensor::kUntouched;
-        }
-  for (const std::uint16_t x : out) clean = clean && x == HostTensor::kUntouched;
-  for (std::size_t i = 0; i < lse.size(); ++i) {
-    const bool inside = s.lse && i >= DeviceCase::kGap && i < lse.size() - DeviceCase::kGap;
-    clean = clean && (std::bit_cast<std::uint32_t>(lse[i]) == 0xffffffffu) != inside;
-    if (inside) r.lse.push_back(lse[i]);
-  }
-  return r;
-}
 
 std::vector<DecodeSpec> specs() {
   static constexpr std::pair<int, int> kDims[] = {{64, 64}, {80, 80}, {96, 96}, {128, 128}, {192, 128}, {256, 256}};
@@ -157,60 +88,26 @@ std::vector<DecodeSpec> specs() {
   return all;
 }
 
-struct Expected {
-  std::unique_ptr<DecodeCase> c;
-  Result want;
-  Distance allowed;
-};
-Expected expect(const DecodeSpec& s) {
-  Expected e{std::make_unique<DecodeCase>(s), {}, {}};
-  e.want = e.c->reference();
-  for (const float shift : {0.0f, 0.4f}) {
-    const Distance d = between(e.c->plain(shift), e.want);
-    e.allowed.out = std::max(e.allowed.out, d.out);
-    e.allowed.lse = std::max(e.allowed.lse, d.lse);
-  }
-  e.allowed.out = 2 * e.allowed.out + 1e-3;
-  e.allowed.lse = 2 * e.allowed.lse + 1e-3;
-  return e;
-}
-
 void start(const DeviceCase& on, const DecodeSpec& s) {
   ASSERT_EQ(kernel::cuda::decode_why_not(on.a), nullptr) << s.line();
   ASSERT_EQ(kernel::cuda::decode(on.a, nullptr), nullptr) << s.line();
   must(cudaDeviceSynchronize());
 }
 
-class CudaDecode : public ::testing::Test {
- protected:
-  void SetUp() override {
-    int n = 0;
-    if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0) GTEST_SKIP() << "no GPU here";
-  }
-};
+class CudaDecode : public test::GpuTest {};
 
 TEST_F(CudaDecode, BoundOfEveryKernel) {
-  // References take longer than the GPU: as many at a time as there are cores.
-  static std::counting_semaphore<> cores(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
-  std::vector<std::future<Expected>> coming;
-  for (const DecodeSpec& s : specs())
-    coming.push_back(std::async(std::launch::async, [s] {
-      cores.acquire();
-      Expected e = expect(s);
-      cores.release();
-      return e;
-    }));
   int taken = 0;
   double worst = 0;
-  for (auto& future : coming) {
-    const Expected e = future.get();
+  for (auto& future : test::coming(specs(), test::expect<DecodeCase, DecodeSpec>)) {
+    const auto e = future.get();
     const DecodeSpec& s = e.c->s;
     DeviceCase on(*e.c);
     EXPECT_EQ(on.error(), PageError::none) << s.line();
     start(on, s);
     if (HasFatalFailure()) return;
     bool clean = true;
-    const Distance d = between(got(*e.c, on, clean), e.want);
+    const Distance d = test::between(on.result(*e.c, clean), e.want);
     EXPECT_TRUE(clean) << "a place not written, or one written that is not its own: " << s.line();
     EXPECT_TRUE(d.same_shape && d.out <= e.allowed.out && d.lse <= e.allowed.lse)
         << "out off by " << d.out << " (allowed " << e.allowed.out << "), lse by " << d.lse << " (allowed "
@@ -235,20 +132,9 @@ TEST_F(CudaDecode, SameBitsEveryTime) {
     s.batch = 5, s.hq = 16, s.hkv = 4, s.nk = 3000, s.lengths = true, s.names = names, s.page = 16;
     DeviceCase on{DecodeCase(s)};
     start(on, s);
-    const auto out = on.out();
-    DeviceArray<char> other(std::size_t{64} << 20);
-    cudaStream_t beside;
-    must(cudaStreamCreateWithFlags(&beside, cudaStreamNonBlocking));
-    for (int again = 0; again < 300; ++again) {
-      if (again % 10 == 0) on.poison();
-      must(cudaMemsetAsync(other.data(), again, other.size(), beside));
-      ASSERT_EQ(kernel::cuda::decode(on.a, nullptr), nullptr);
-      if (again % 10 == 9) {
-        must(cudaDeviceSynchronize());
-        ASSERT_EQ(out, on.out()) << "time " << again << ": " << s.line();
-      }
-    }
-    must(cudaStreamDestroy(beside));
+    test::same_bits_beside_other_work(
+        300, s.line(), [&] { on.poison(); }, [&] { return kernel::cuda::decode(on.a, nullptr); },
+        [&] { return on.out(); });
   }
 }
 
@@ -263,14 +149,7 @@ TEST_F(CudaDecode, GraphsReplayIt) {
   }());
   ASSERT_NE(c.lengths, other.lengths);
   DeviceCase on(c);
-  cudaStream_t stream;
-  cudaGraph_t graph;
-  cudaGraphExec_t replay;
-  must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  must(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
-  ASSERT_EQ(kernel::cuda::decode(on.a, stream), nullptr);
-  must(cudaStreamEndCapture(stream, &graph));
-  must(cudaGraphInstantiate(&replay, graph, 0));
+  test::Graph graph([&](cudaStream_t stream) { ASSERT_EQ(kernel::cuda::decode(on.a, stream), nullptr); });
   for (const DecodeCase* now : {&c, &other, &c}) {
     must(cudaMemcpy(const_cast<std::int32_t*>(on.a.lengths), now->lengths.data(), now->lengths.size() * 4,
                     cudaMemcpyHostToDevice));
@@ -279,15 +158,11 @@ TEST_F(CudaDecode, GraphsReplayIt) {
     must(cudaMemcpy(on.a.q.data, now->q.data.data(), now->q.data.size() * 2, cudaMemcpyHostToDevice));
     on.poison();
     must(cudaDeviceSynchronize());
-    must(cudaGraphLaunch(replay, stream));
-    must(cudaStreamSynchronize(stream));
+    graph.replay(1);
     bool clean = true;
-    const Distance d = between(got(*now, on, clean), now->reference());
+    const Distance d = test::between(on.result(*now, clean), now->reference());
     EXPECT_TRUE(clean && d.same_shape && d.out < 0.02 && d.lse < 0.02) << d.out << ' ' << d.lse;
   }
-  must(cudaGraphExecDestroy(replay));
-  must(cudaGraphDestroy(graph));
-  must(cudaStreamDestroy(stream));
 }
 
 // A visible key that is no number spreads to the rows of its KV head that see it, and to no other.
@@ -304,7 +179,7 @@ TEST_F(CudaDecode, NanSpreadsToItsRows) {
     for (int h = 0; h < s.hq; ++h)
       for (int i = 0; i < s.nq; ++i) {
         const bool sees = b == 1 && h < s.hq / s.hkv && i >= s.nq - 3;
-        EXPECT_EQ(std::isnan(c.number(out[out_layout(s).at(b, h, i, 0)])), sees) << b << ' ' << h << ' ' << i;
+        EXPECT_EQ(std::isnan(c.number(out[c.out_layout().at(b, h, i, 0)])), sees) << b << ' ' << h << ' ' << i;
         EXPECT_EQ(std::isnan(lse[DeviceCase::kGap + c.place(b, h, i)]), sees) << b << ' ' << h << ' ' << i;
       }
 }
@@ -317,7 +192,7 @@ TEST_F(CudaDecode, NothingToDo) {
   on.a.k.data = on.a.v.data = nullptr;
   start(on, s);
   bool clean = true;
-  const Result r = got(c, on, clean);
+  const test::HostResult r = on.result(c, clean);
   EXPECT_TRUE(clean);
   for (const float x : r.out) EXPECT_EQ(x, 0.0f);
   for (const float x : r.lse) EXPECT_EQ(x, -INFINITY);

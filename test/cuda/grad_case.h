@@ -16,7 +16,7 @@ class GradCase {
   using Grads = std::array<std::vector<float>, 3>;
 
   GradCase(const PrefillSpec& spec, bool with_d_lse) : c(spec), s(c.s) {
-    const PrefillCase::Result forward = c.reference();
+    const HostResult forward = c.reference();
     lse = forward.lse;
     out.shape(s.batch, s.hq, s.nq, s.dv, s.token_major);
     g.shape(s.batch, s.hq, s.nq, s.dv, !s.token_major);
@@ -36,7 +36,7 @@ class GradCase {
     const int group = s.hq / s.hkv;
     for (int b = 0; b < s.batch; ++b)
       for (int kv = 0; kv < s.hkv; ++kv) {
-        PrefillCase::Runs runs;
+        HostRuns runs;
         c.lower(b, kv * group, group, runs);
         std::array<std::vector<float>, 3> x;  // q, out, G of the group's heads
         for (int h = kv * group; h < (kv + 1) * group; ++h) {
@@ -73,7 +73,7 @@ class GradCase {
     Grads r = fresh();
     for (int b = 0; b < s.batch; ++b)
       for (int h = 0; h < s.hq; ++h) {
-        const int kv = h / (s.hq / s.hkv);
+        const int kv = c.kv_head_of(h);
         const auto q = c.numbers(c.q, b, h), k = c.numbers(c.k, b, kv), v = c.numbers(c.v, b, kv),
                    o = c.numbers(out, b, h), d_o = c.numbers(g, b, h);
         const std::size_t keys = (static_cast<std::size_t>(b) * s.hkv + kv) * s.nk;

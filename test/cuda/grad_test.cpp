@@ -4,11 +4,7 @@
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
-#include <cstring>
-#include <future>
 #include <memory>
-#include <semaphore>
-#include <thread>
 
 #include "grad_case.h"
 #include "kernel/cuda/grad_rows.h"
@@ -48,16 +44,13 @@ class DeviceGrad {
         names_(c.c.columns.size()),
         bits_(c.c.columns.size()),
         counts_(static_cast<std::size_t>(lists(c)) * kInverseParts * c.c.blocks_k()) {
-    const auto tensor = [](const HostTensor& t, void* data) {
-      return kernel::cuda::Tensor4{data, t.batch, t.head, t.row};
-    };
     a.forward = forward_.a;
-    a.forward.out = tensor(c.out, out_.data());
+    a.forward.out = test::like(c.out, out_.data());
     a.forward.lse = lse_.data();
-    a.d_out = tensor(c.g, g_.data());
+    a.d_out = test::like(c.g, g_.data());
     if (!c.d_lse.empty()) a.d_lse = d_lse_.data();
     a.rows = rows_.data();
-    a.d_q = tensor(c.c.q, d_q_.data()), a.d_k = tensor(c.c.k, d_k_.data()), a.d_v = tensor(c.c.v, d_v_.data());
+    a.d_q = test::like(c.c.q, d_q_.data()), a.d_k = test::like(c.c.k, d_k_.data()), a.d_v = test::like(c.c.v, d_v_.data());
     if (a.forward.lists.row_ptr)
       a.inverse = {row_ptr_.data(), names_.data(), a.forward.lists.bits ? bits_.data() : nullptr, counts_.data()};
     poison();
@@ -83,25 +76,11 @@ class DeviceGrad {
   DeviceArray<std::int32_t> row_ptr_, names_, bits_, counts_;
 };
 
-// What was written, taken out of its gaps; anything written in a gap, or not written, is not clean.
+// What was written, taken out of its gaps.
 GradCase::Grads got(const GradCase& c, const DeviceGrad& on, bool& clean) {
-  GradCase::Grads r;
-  auto all = on.all();
-  const HostTensor* layouts[3] = {&c.c.q, &c.c.k, &c.c.v};
-  for (int t = 0; t < 3; ++t) {
-    const HostTensor& l = *layouts[t];
-    for (int b = 0; b < l.batches; ++b)
-      for (int h = 0; h < l.heads; ++h)
-        for (int i = 0; i < l.rows; ++i)
-          for (int d = 0; d < l.channels; ++d) {
-            std::uint16_t& x = all[t][l.at(b, h, i, d)];
-            clean = clean && x != HostTensor::kUntouched;
-            r[t].push_back(c.c.number(x));
-            x = HostTensor::kUntouched;
-          }
-    for (const std::uint16_t x : all[t]) clean = clean && x == HostTensor::kUntouched;
-  }
-  return r;
+  const auto all = on.all();
+  return {test::taken_out(c.c, c.c.q, all[0], clean), test::taken_out(c.c, c.c.k, all[1], clean),
+          test::taken_out(c.c, c.c.v, all[2], clean)};
 }
 
 struct Expected {
@@ -109,16 +88,11 @@ struct Expected {
   GradCase::Grads want;
   std::array<double, 3> allowed{};
 };
-Distance between(const std::vector<float>& x, const std::vector<float>& y) {
-  Distance d;
-  for (std::size_t i = 0; i < x.size(); ++i) d.add(d.out, x[i], y[i]);
-  return d;
-}
 Expected expect(const PrefillSpec& s) {
   Expected e{std::make_unique<GradCase>(s, s.seed % 2 == 0), {}, {}};
   e.want = e.c->reference();
   const GradCase::Grads plain = e.c->plain();
-  for (int t = 0; t < 3; ++t) e.allowed[t] = 2 * between(plain[t], e.want[t]).out + 1e-3;
+  for (int t = 0; t < 3; ++t) e.allowed[t] = test::allowed(test::between(plain[t], e.want[t]).out);
   return e;
 }
 
@@ -131,29 +105,12 @@ void start(const DeviceGrad& on, const PrefillSpec& s) {
   must(cudaDeviceSynchronize());
 }
 
-class CudaGrad : public ::testing::Test {
- protected:
-  void SetUp() override {
-    int n = 0;
-    if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0) GTEST_SKIP() << "no GPU here";
-    must(cudaDeviceGetAttribute(&major_, cudaDevAttrComputeCapabilityMajor, 0));
-  }
-  int major_ = 0;
-};
+class CudaGrad : public test::GpuTest {};
 
 TEST_F(CudaGrad, BoundOfEveryKernel) {
-  static std::counting_semaphore<> cores(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
-  std::vector<std::future<Expected>> coming;
-  for (const PrefillSpec& s : test::specs())
-    coming.push_back(std::async(std::launch::async, [s] {
-      cores.acquire();
-      Expected e = expect(s);
-      cores.release();
-      return e;
-    }));
   int taken = 0;
   double worst = 0;
-  for (auto& future : coming) {
+  for (auto& future : test::coming(test::specs(), expect)) {
     const Expected e = future.get();
     const PrefillSpec& s = e.c->s;
     DeviceGrad on(*e.c);
@@ -167,7 +124,7 @@ TEST_F(CudaGrad, BoundOfEveryKernel) {
       const GradCase::Grads result = got(*e.c, on, clean);
       EXPECT_TRUE(clean) << kernel << ": a place not written, or one written that is not its own: " << s.line();
       for (int t = 0; t < 3; ++t) {
-        const Distance d = between(result[t], e.want[t]);
+        const Distance d = test::between(result[t], e.want[t]);
         EXPECT_TRUE(d.same_shape && d.out <= e.allowed[t])
             << kernel << ": " << kName[t] << " off by " << d.out << " (allowed " << e.allowed[t] << "), shape "
             << d.same_shape << ": " << s.line();
@@ -237,20 +194,9 @@ TEST_F(CudaGrad, SameBitsEveryTime) {
     invert(on);
     ASSERT_EQ(kernel::cuda::prefill(on.a.forward, nullptr), nullptr);
     start(on, s);
-    const auto first = on.all();
-    DeviceArray<char> other(std::size_t{64} << 20);
-    cudaStream_t beside;
-    must(cudaStreamCreateWithFlags(&beside, cudaStreamNonBlocking));
-    for (int again = 0; again < 30; ++again) {
-      if (again % 10 == 0) on.poison();
-      must(cudaMemsetAsync(other.data(), again, other.size(), beside));
-      ASSERT_EQ(kernel::cuda::prefill_grad(on.a, nullptr), nullptr);
-      if (again % 10 == 9) {
-        must(cudaDeviceSynchronize());
-        ASSERT_EQ(first, on.all()) << "time " << again << ": " << s.line();
-      }
-    }
-    must(cudaStreamDestroy(beside));
+    test::same_bits_beside_other_work(
+        30, s.line(), [&] { on.poison(); }, [&] { return kernel::cuda::prefill_grad(on.a, nullptr); },
+        [&] { return on.all(); });
   }
 }
 
@@ -263,21 +209,12 @@ TEST_F(CudaGrad, GraphsReplayIt) {
   start(on, s);
   const auto first = on.all();
   on.poison();
-  cudaStream_t stream;
-  cudaGraph_t graph;
-  cudaGraphExec_t replay;
-  must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  must(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
-  ASSERT_EQ(kernel::cuda::invert_lists(on.a.forward, on.a.inverse, stream), nullptr);
-  ASSERT_EQ(kernel::cuda::prefill_grad(on.a, stream), nullptr);
-  must(cudaStreamEndCapture(stream, &graph));
-  must(cudaGraphInstantiate(&replay, graph, 0));
-  for (int i = 0; i < 3; ++i) must(cudaGraphLaunch(replay, stream));
-  must(cudaStreamSynchronize(stream));
+  test::Graph graph([&](cudaStream_t stream) {
+    ASSERT_EQ(kernel::cuda::invert_lists(on.a.forward, on.a.inverse, stream), nullptr);
+    ASSERT_EQ(kernel::cuda::prefill_grad(on.a, stream), nullptr);
+  });
+  graph.replay(3);
   EXPECT_EQ(first, on.all());
-  must(cudaGraphExecDestroy(replay));
-  must(cudaGraphDestroy(graph));
-  must(cudaStreamDestroy(stream));
 }
 
 // What is not asked for is not written, and the rest stays the same.

@@ -1,36 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
-// A generated call on the device, the distance between results, and the list of calls that tests go through.
+// A generated call of kernel/cuda/prefill.h on the device, and the list of calls that tests go through.
 #pragma once
 
-#include "device.h"
+#include "gpu_test.h"
 #include "prefill_case.h"
 #include "support/pairwise.h"
 
 namespace lacuna::test {
 
-// A case's arrays on the device, and its outputs with poison around and between the rows.
-class DeviceCase {
+// A case's arrays on the device.
+class DeviceCase : public DeviceOut {
  public:
   explicit DeviceCase(const PrefillCase& c)
-      : q_(c.q.data),
+      : DeviceOut(c),
+        q_(c.q.data),
         k_(c.k.data),
         v_(c.v.data),
         row_ptr_(c.row_ptr),
         columns_(c.columns),
         bits_(c.bits),
         words_(c.words),
-        out_(layout(c).data),
-        lse_(static_cast<std::size_t>(c.s.batch) * c.s.hq * c.s.nq + 2 * kGap),
         work_(2) {
     const PrefillSpec& s = c.s;
-    const auto tensor = [](const HostTensor& t, void* data) {
-      return kernel::cuda::Tensor4{data, t.batch, t.head, t.row};
-    };
     a.dtype = s.dtype, a.batch = s.batch, a.hq = s.hq, a.hkv = s.hkv, a.nq = s.nq, a.nk = s.nk, a.dk = s.dk,
     a.dv = s.dv;
-    a.q = tensor(c.q, q_.data()), a.k = tensor(c.k, k_.data()), a.v = tensor(c.v, v_.data());
-    a.out = tensor(layout(c), out_.data());
-    if (s.lse) a.lse = lse_.data() + kGap;
+    a.q = like(c.q, q_.data()), a.k = like(c.k, k_.data()), a.v = like(c.v, v_.data());
+    a.out = out_argument(), a.lse = lse_argument();
     a.scale = c.scale(), a.causal = s.causal;
     if (s.cover != Cover::dense) {
       a.lists.block_q = s.block_q, a.lists.block_k = s.block_k, a.lists.batches = c.list_batches(),
@@ -41,50 +36,21 @@ class DeviceCase {
     }
     work_.set({0, 0});
     a.work = work_.data();
-    poison();
   }
   static int masks(const PrefillCase& c) { return static_cast<int>(c.words.size()) / (c.s.block_q * c.s.block_k / 32); }
-  static HostTensor layout(const PrefillCase& c) {
-    HostTensor t;
-    t.shape(c.s.batch, c.s.hq, c.s.nq, c.s.dv, c.s.token_major);
-    return t;
-  }
-  void poison() {
-    must(cudaMemset(lse_.data(), 0xff, lse_.size() * sizeof(float)));
-    out_.set(std::vector<std::uint16_t>(out_.size(), HostTensor::kUntouched));
-  }
   kernel::cuda::ListError list_error() const {
     const DeviceArray<kernel::cuda::ListError> found(std::vector<kernel::cuda::ListError>{{}});
     if (kernel::cuda::check_lists(a, found.data(), nullptr)) return kernel::cuda::ListError{~0u};  // not started
     return found.get()[0];
   }
-  std::vector<std::uint16_t> out() const { return out_.get(); }
-  std::vector<float> lse() const { return lse_.get(); }
   std::vector<std::uint32_t> work() const { return work_.get(); }
 
-  static constexpr std::size_t kGap = 9;
   kernel::cuda::Prefill a;
 
  private:
   DeviceArray<std::uint16_t> q_, k_, v_;
   DeviceArray<std::int32_t> row_ptr_, columns_, bits_;
-  DeviceArray<std::uint32_t> words_;
-  DeviceArray<std::uint16_t> out_;
-  DeviceArray<float> lse_;
-  DeviceArray<std::uint32_t> work_;
-};
-
-// Largest distances, and whether NaN, infinities and what must not be touched agree.
-struct Distance {
-  double out = 0, lse = 0;
-  bool same_shape = true;
-  void add(double& worst, float x, float y) {
-    if (x == y || (std::isnan(x) && std::isnan(y))) return;
-    if (!std::isfinite(x) || !std::isfinite(y))
-      same_shape = false;
-    else
-      worst = std::max(worst, std::fabs(static_cast<double>(x) - y));
-  }
+  DeviceArray<std::uint32_t> words_, work_;
 };
 
 // Random calls in which every pair of levels of any two factors occurs.

@@ -5,10 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <future>
-#include <memory>
-#include <semaphore>
-#include <thread>
 
 #include "kernel/cuda/sm80/prefill.h"
 #include "kernel/cuda/sm90a/prefill.h"
@@ -20,7 +16,6 @@ namespace {
 using kernel::cuda::ListError;
 using kernel::cuda::Prefill;
 using test::Cover;
-using test::DeviceArray;
 using test::DeviceCase;
 using test::Distance;
 using test::HostTensor;
@@ -29,88 +24,19 @@ using test::PrefillCase;
 using test::PrefillSpec;
 using test::Share;
 
-Distance between(const PrefillCase::Result& x, const PrefillCase::Result& y) {
-  Distance d;
-  for (std::size_t i = 0; i < x.out.size(); ++i) d.add(d.out, x.out[i], y.out[i]);
-  for (std::size_t i = 0; i < x.lse.size(); ++i) d.add(d.lse, x.lse[i], y.lse[i]);  // none where it was not asked for
-  return d;
-}
-
-// What the kernel wrote, taken out of its gaps; anything written in a gap spoils the shape.
-PrefillCase::Result got(const PrefillCase& c, const DeviceCase& on, bool& clean) {
-  const HostTensor layout = DeviceCase::layout(c);
-  const PrefillSpec& s = c.s;
-  std::vector<std::uint16_t> out = on.out();
-  std::vector<float> lse = on.lse();
-  PrefillCase::Result r;
-  for (int b = 0; b < s.batch; ++b)
-    for (int h = 0; h < s.hq; ++h)
-      for (int i = 0; i < s.nq; ++i)
-        for (int d = 0; d < s.dv; ++d) {
-          std::uint16_t& x = out[layout.at(b, h, i, d)];
-          clean = clean && x != HostTensor::kUntouched;
-          r.out.push_back(c.number(x));
-          x = HostTensor::kUntouched;
-        }
-  for (const std::uint16_t x : out) clean = clean && x == HostTensor::kUntouched;
-  const auto poisoned = [](float x) { return std::bit_cast<std::uint32_t>(x) == 0xffffffffu; };
-  for (std::size_t i = 0; i < lse.size(); ++i) {
-    const bool inside = s.lse && i >= DeviceCase::kGap && i < lse.size() - DeviceCase::kGap;
-    clean = clean && poisoned(lse[i]) != inside;
-    if (inside) r.lse.push_back(lse[i]);
-  }
-  return r;
-}
-
-struct Expected {
-  std::unique_ptr<PrefillCase> c;
-  PrefillCase::Result want;
-  Distance allowed;
-};
-Expected expect(const PrefillSpec& s) {
-  Expected e{std::make_unique<PrefillCase>(s), {}, {}};
-  e.want = e.c->reference();
-  for (const float shift : {0.0f, 0.4f}) {
-    const Distance d = between(e.c->plain(shift), e.want);
-    e.allowed.out = std::max(e.allowed.out, d.out);
-    e.allowed.lse = std::max(e.allowed.lse, d.lse);
-  }
-  e.allowed.out = 2 * e.allowed.out + 1e-3;
-  e.allowed.lse = 2 * e.allowed.lse + 1e-3;
-  return e;
-}
-
 void start(const DeviceCase& on, const PrefillSpec& s) {
   ASSERT_EQ(kernel::cuda::prefill_why_not(on.a), nullptr) << s.line();
   ASSERT_EQ(kernel::cuda::prefill(on.a, nullptr), nullptr) << s.line();
   must(cudaDeviceSynchronize());
 }
 
-class CudaPrefill : public ::testing::Test {
- protected:
-  void SetUp() override {
-    int n = 0;
-    if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0) GTEST_SKIP() << "no GPU here";
-    must(cudaDeviceGetAttribute(&major_, cudaDevAttrComputeCapabilityMajor, 0));
-  }
-  int major_ = 0;
-};
+class CudaPrefill : public test::GpuTest {};
 
 TEST_F(CudaPrefill, BoundOfEveryKernel) {
-  // References take longer than the GPU: as many at a time as there are cores.
-  static std::counting_semaphore<> cores(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
-  std::vector<std::future<Expected>> coming;
-  for (const PrefillSpec& s : test::specs())
-    coming.push_back(std::async(std::launch::async, [s] {
-      cores.acquire();
-      Expected e = expect(s);
-      cores.release();
-      return e;
-    }));
   int taken = 0;
   double worst = 0;
-  for (auto& future : coming) {
-    const Expected e = future.get();
+  for (auto& future : test::coming(test::specs(), test::expect<PrefillCase, PrefillSpec>)) {
+    const auto e = future.get();
     const PrefillSpec& s = e.c->s;
     DeviceCase on(*e.c);
     EXPECT_EQ(on.list_error(), ListError::none) << s.line();
@@ -119,9 +45,9 @@ TEST_F(CudaPrefill, BoundOfEveryKernel) {
 
     const auto judge = [&](const char* kernel) {
       bool clean = true;
-      const PrefillCase::Result result = got(*e.c, on, clean);
+      const test::HostResult result = on.result(*e.c, clean);
       EXPECT_TRUE(clean) << kernel << ": a place not written, or one written that is not its own: " << s.line();
-      const Distance d = between(result, e.want);
+      const Distance d = test::between(result, e.want);
       EXPECT_TRUE(d.same_shape && d.out <= e.allowed.out && d.lse <= e.allowed.lse)
           << kernel << ": out off by " << d.out << " (allowed " << e.allowed.out << "), lse by " << d.lse
           << " (allowed " << e.allowed.lse << "), shape " << d.same_shape << ": " << s.line();
@@ -153,20 +79,9 @@ TEST_F(CudaPrefill, SameBitsEveryTime) {
     s.hq = 8, s.hkv = 2, s.nq = s.nk = 4000, s.cover = cover, s.block_q = block_q, s.density = 0.3;
     DeviceCase on{PrefillCase(s)};
     start(on, s);
-    const auto out = on.out();
-    DeviceArray<char> other(std::size_t{64} << 20);
-    cudaStream_t beside;
-    must(cudaStreamCreateWithFlags(&beside, cudaStreamNonBlocking));
-    for (int again = 0; again < 100; ++again) {
-      if (again % 10 == 0) on.poison();
-      must(cudaMemsetAsync(other.data(), again, other.size(), beside));
-      ASSERT_EQ(kernel::cuda::prefill(on.a, nullptr), nullptr);
-      if (again % 10 == 9) {
-        must(cudaDeviceSynchronize());
-        ASSERT_EQ(out, on.out()) << "time " << again << ": " << s.line();
-      }
-    }
-    must(cudaStreamDestroy(beside));
+    test::same_bits_beside_other_work(
+        100, s.line(), [&] { on.poison(); }, [&] { return kernel::cuda::prefill(on.a, nullptr); },
+        [&] { return on.out(); });
   }
 }
 
@@ -177,20 +92,9 @@ TEST_F(CudaPrefill, GraphsReplayIt) {
   start(on, s);
   const auto out = on.out();
   on.poison();
-  cudaStream_t stream;
-  cudaGraph_t graph;
-  cudaGraphExec_t replay;
-  must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  must(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
-  ASSERT_EQ(kernel::cuda::prefill(on.a, stream), nullptr);
-  must(cudaStreamEndCapture(stream, &graph));
-  must(cudaGraphInstantiate(&replay, graph, 0));
-  for (int i = 0; i < 3; ++i) must(cudaGraphLaunch(replay, stream));
-  must(cudaStreamSynchronize(stream));
+  test::Graph graph([&](cudaStream_t stream) { ASSERT_EQ(kernel::cuda::prefill(on.a, stream), nullptr); });
+  graph.replay(3);
   EXPECT_EQ(out, on.out());
-  must(cudaGraphExecDestroy(replay));
-  must(cudaGraphDestroy(graph));
-  must(cudaStreamDestroy(stream));
 }
 
 // A visible key that is no number spreads to the rows that see it, and to no other block of rows.
@@ -204,7 +108,7 @@ TEST_F(CudaPrefill, NanSpreadsToItsRows) {
   const auto out = on.out();
   const auto lse = on.lse();
   for (int i = 0; i < s.nq; ++i) {
-    EXPECT_EQ(std::isnan(c.number(out[DeviceCase::layout(c).at(0, 0, i, 0)])), i >= 300) << i;
+    EXPECT_EQ(std::isnan(c.number(out[c.out_layout().at(0, 0, i, 0)])), i >= 300) << i;
     EXPECT_EQ(std::isnan(lse[DeviceCase::kGap + static_cast<std::size_t>(i)]), i >= 300) << i;
   }
 }
@@ -217,7 +121,7 @@ TEST_F(CudaPrefill, NothingToDo) {
   on.a.k.data = on.a.v.data = nullptr;
   start(on, s);
   bool clean = true;
-  const auto r = got(c, on, clean);
+  const auto r = on.result(c, clean);
   EXPECT_TRUE(clean);
   for (const float x : r.out) EXPECT_EQ(x, 0.0f);
   for (const float x : r.lse) EXPECT_EQ(x, -INFINITY);
