@@ -19,6 +19,7 @@
 #include "block/estimate/pooled.h"
 #include "block/line_blocks.h"
 #include "block/row_softmax.h"
+#include "block/row_view.h"
 #include "block/slots.h"
 #include "method/method.h"
 #include "op/top_weights.h"
@@ -190,10 +191,7 @@ class FlexPrefill final : public Method {
   std::vector<float> pattern_distance(const AttentionView& x, const block::LineSums& sums, const block::BlockSums& keys,
                                       Context& context) const {
     const std::int64_t n = x.grid.n_keys, key_blocks = (n + block - 1) / block;
-    AttentionView last = x;
-    last.q = x.q + (x.grid.n_rows - block) * x.q_row;
-    last.grid.n_rows = static_cast<std::int32_t>(block);
-    last.grid.first_key = x.grid.first_key + x.grid.n_rows - block;
+    const AttentionView last = block::rows_of(x, x.grid.n_rows - static_cast<std::int32_t>(block), x.grid.n_rows);
     const block::PooledScores scores =
         block::pooled_scores(last, block::row_sums(last, static_cast<std::int32_t>(block), context), keys, context);
     std::vector<float> out(static_cast<std::size_t>(x.grid.heads));

@@ -12,6 +12,7 @@
 #include "block/budget/top_mass.h"
 #include "block/estimate/last_rows.h"
 #include "block/line_blocks.h"
+#include "block/row_view.h"
 #include "block/slots.h"
 #include "method/method.h"
 
@@ -90,7 +91,7 @@ class SampleAttention final : public Method {
     auto* kept = context.scratch_as<std::uint8_t>(block::kSetSlot, static_cast<std::size_t>(g.heads * row_blocks * key_blocks));
     for (std::int32_t begin = 0, end = 0; begin < g.n_rows; begin = end) {
       end = end_of_segment(g, begin);
-      const AttentionView part = rows_of(x, begin, end);
+      const AttentionView part = block::rows_of(x, begin, end);
       block::LineSums sums;
       {
         const Timed timed(context, Verb::estimate);
@@ -109,16 +110,6 @@ class SampleAttention final : public Method {
   std::int32_t end_of_segment(const Grid& g, std::int32_t begin) const {
     const std::int64_t end = begin + segment;
     return g.n_rows - end < 2 * last_rows ? g.n_rows : static_cast<std::int32_t>(end);
-  }
-
-  // Rows [begin, end) of a call, with the keys that they see.
-  static AttentionView rows_of(const AttentionView& x, std::int32_t begin, std::int32_t end) {
-    AttentionView part = x;
-    part.q = x.q + begin * x.q_row;
-    part.grid.n_rows = end - begin;
-    part.grid.first_key = x.grid.first_key + begin;
-    part.grid.n_keys = x.grid.first_key + end;
-    return part;
   }
 
   // The kept blocks of a segment's row blocks, of head h; `set`: its first row block, `stride` bytes from one to the next.
