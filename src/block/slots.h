@@ -18,6 +18,8 @@ enum Slot : int {
   kKeySumSlot, // sums of the keys of key blocks: [KV heads][key blocks][dk],
   kPackSlot,   // and the same packed
   kAlikeSlot,  // self-similarity: [heads][row blocks], then [KV heads][key blocks]
+  kGroupSlot,  // what query heads that share their scores have together: [groups of heads][row blocks][dk]
+  kBlockMassSlot,  // the mass of a kernel's blocks, summed from finer ones in kMassSlot: [heads][row blocks][key blocks]
 };
 
 }  // namespace lacuna::block

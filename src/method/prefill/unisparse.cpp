@@ -18,11 +18,6 @@
 namespace lacuna::method {
 namespace {
 
-constexpr Exemption kExemptions[] = {
-    {"gqa", "with head_group above 1 the heads of a group share their scores"},
-    {"head_slice", "with head_group above 1 the heads of a group share their scores"},
-};
-
 constexpr Card kCard{
     .slug = "unisparse",
     .title = "UniSparse",
@@ -33,13 +28,13 @@ constexpr Card kCard{
         "There is no official code, and the paper's rates were not at hand: all of them are parameters. One rate serves queries "
         "and keys. Composites count from the chunk's first row and from key 0; a composite key that holds a row's own key "
         "counts the keys up to the composite query's last one. Only heads that share a KV head are averaged: of head_group and "
-        "the heads of a group the greatest common divisor is taken, so a model without groups has its heads apart. Block 0 "
-        "is kept as sink says, blocks of own keys always. Preset paper: mass 0.95, rate 16, two heads, blocks of 128. Preset "
-        "auto aims at 1 % of lost mass: on SmolLM2 135M at 7,000 tokens it keeps 70 % of the pairs.",
+        "the heads of a group the greatest common divisor is taken, so a model without groups has its heads apart, and with "
+        "head_group above 1 chooses otherwise than one whose heads share the same keys. Block 0 is kept as sink says, blocks of "
+        "own keys always. Preset paper: mass 0.95, rate 16, two heads, blocks of 128. Preset auto aims at 1 % of lost mass: on "
+        "SmolLM2 135M at 7,000 tokens it keeps 70 % of the pairs.",
     .keep_all = "unisparse:mass=1",
     .small = "unisparse:mass=0.5:rate=16",
     .granule = 128,
-    .exemptions = kExemptions,
 };
 
 class UniSparse final : public Method {
@@ -100,7 +95,7 @@ class UniSparse final : public Method {
 
     const std::int64_t key_blocks = (x.grid.n_keys + block - 1) / block, row_blocks = (x.grid.n_rows + block - 1) / block;
     const std::int64_t per_head = row_blocks * key_blocks, ratio = block / rate;
-    float* mass_of = context.scratch_as<float>(block::kColumnSlot, static_cast<std::size_t>(x.grid.heads * per_head));
+    float* mass_of = context.scratch_as<float>(block::kBlockMassSlot, static_cast<std::size_t>(x.grid.heads * per_head));
     context.threads().each(merged.grid.heads, [&](int h, int) {
       float* first = mass_of + h * together * per_head;
       std::fill(first, first + per_head, 0.0f);
@@ -120,7 +115,7 @@ class UniSparse final : public Method {
   static block::BlockSums mean_of_heads(block::BlockSums rows, std::int32_t heads, std::int32_t together, Context& context) {
     if (together == 1) return rows;
     const std::int64_t size = rows.blocks() * rows.dim;
-    float* mean = context.scratch_as<float>(block::kSlashSlot, static_cast<std::size_t>(heads / together * size));
+    float* mean = context.scratch_as<float>(block::kGroupSlot, static_cast<std::size_t>(heads / together * size));
     for (std::int64_t h = 0; h < heads / together; ++h)
       for (std::int64_t i = 0; i < size; ++i) {
         float sum = 0;
