@@ -2,6 +2,8 @@
 // SampleAttention: the proofs of its sheet.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "test/support/method_lab.h"
 
 namespace lacuna::method {
@@ -38,22 +40,34 @@ TEST(SampleAttention, AllMassIsDense) {
 // The sheet's CRA: on the sampled rows either direction alone covers its mass, whatever the keys.
 TEST(SampleAttention, SampledRowsKeepTheirMass) {
   for (const std::int64_t begin : {0, 33})
-    for (const bool columns : {true, false}) {
-      MethodLab lab(2, 1, begin + 500, 16, 5);
-      for (float& x : lab.q) x *= 3;  // sharp
-      auto p = lab.plan(*make(method_entry_sampleattention(),
-                              {{"mass", columns ? 0.8 : 0.0}, {"slash_mass", columns ? 0.0 : 0.8}, {"block", 16}, {"last_rows", 16}, {"segment", 128}}),
-                        begin, begin + 500);
-      ASSERT_TRUE(p.ok());
-      ASSERT_TRUE(std::get<BlockMap>(p.value().pattern()).check().ok());
-      const Grid g{2, 500, begin + 500, begin};
-      for (int h = 0; h < 2; ++h)
-        for (const std::int64_t end : {128, 256, 384, 500}) {
+    for (const bool columns : {true, false})
+      for (const int last_rows : {1, 16, 32}) {
+        MethodLab lab(2, 1, begin + 500, 16, 5);
+        for (float& x : lab.q) x *= 3;  // sharp
+        auto p = lab.plan(*make(method_entry_sampleattention(), {{"mass", columns ? 0.8 : 0.0},
+                                                                 {"slash_mass", columns ? 0.0 : 0.8},
+                                                                 {"block", 16},
+                                                                 {"last_rows", last_rows},
+                                                                 {"segment", 128}}),
+                          begin, begin + 500);
+        ASSERT_TRUE(p.ok());
+        ASSERT_TRUE(std::get<BlockMap>(p.value().pattern()).check().ok());
+        const Grid g{2, 500, begin + 500, begin};
+        const auto mean_of = [&](int h, std::int64_t end, int rows) {
           double mean = 0;
-          for (std::int64_t i = end - 16; i < end; ++i) mean += kept_mass(lab, p.value(), g, h, begin + i) / 16;
-          EXPECT_GE(mean, 0.8 - 1e-5) << begin << ' ' << columns << ' ' << h << ' ' << end;
+          for (std::int64_t i = end - rows; i < end; ++i) mean += kept_mass(lab, p.value(), g, h, begin + i) / rows;
+          return mean;
+        };
+        double least = 1;  // of 32 rows
+        for (int h = 0; h < 2; ++h)
+          for (const std::int64_t end : {128, 256, 384, 500}) {
+            EXPECT_GE(mean_of(h, end, last_rows), 0.8 - 1e-5) << begin << ' ' << columns << ' ' << last_rows << ' ' << h << ' ' << end;
+            least = std::min(least, mean_of(h, end, 32));
+          }
+        if (last_rows == 1) {
+          EXPECT_LT(least, 0.8) << "a sample of one row says nothing of the others";
         }
-    }
+      }
 }
 
 TEST(SampleAttention, FindsAColumnAndADiagonal) {
@@ -74,6 +88,39 @@ TEST(SampleAttention, FindsAColumnAndADiagonal) {
   for (int i = 0; i < kN; ++i)
     for (int j = 0; j <= i; ++j) kept += keeps(p.value(), g, 0, i, j);
   EXPECT_LT(kept / (kN * (kN + 1) / 2.0), 0.5);
+}
+
+// Of the newest keys, as many as it chose for the row, a window holds less of the row's attention.
+TEST(SampleAttention, AWindowOfAsManyKeysHoldsLess) {
+  constexpr int kN = 1024, kColumn = 200, kDistance = 300;
+  MethodLab lab(2, 2, kN, 32, 17);
+  for (int i = 0; i < kN; ++i)
+    for (int c = 0; c < 32; ++c) {
+      if (i > kColumn) lab.q_at(0, i)[c] += 2 * lab.k_at(0, kColumn)[c];
+      if (i >= kDistance) lab.q_at(1, i)[c] += 2 * lab.k_at(1, i - kDistance)[c];
+    }
+  auto p = lab.plan(*make(method_entry_sampleattention(),
+                          {{"mass", 0.5}, {"slash_mass", 0.5}, {"block", 32}, {"last_rows", 32}, {"segment", 256}}), 0, kN);
+  ASSERT_TRUE(p.ok());
+  const Grid g{2, kN, kN, 0};
+  for (int h = 0; h < 2; ++h) {
+    double chosen = 0, window = 0;
+    int rows = 0;
+    for (int i = 512; i < kN; i += 7, ++rows) {  // the keys that matter are far away
+      chosen += kept_mass(lab, p.value(), g, h, i);
+      int count = 0;
+      double all = 0, newest = 0;
+      for (int j = 0; j <= i; ++j) count += keeps(p.value(), g, h, i, j);
+      EXPECT_LT(count, i + 1) << "everything is kept";
+      for (int j = 0; j <= i; ++j) {
+        const double weight = std::exp(lab.logit(h, i, j));
+        all += weight;
+        if (j > i - count) newest += weight;
+      }
+      window += newest / all;
+    }
+    EXPECT_GT(chosen / rows, window / rows + 0.3) << h;
+  }
 }
 
 // What only rows outside the samples look at is not seen: the method's known limit.
