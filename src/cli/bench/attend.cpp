@@ -6,7 +6,6 @@
 #include <cmath>
 #include <memory>
 
-#include "base/clock.h"
 #include "cli/bench/timing.h"
 #include "cli/common.h"
 #include "cli/llama/peer.h"
@@ -40,9 +39,9 @@ Result<Measured> bench_attend(const Case& c, bool with_peer, int rounds, Rooflin
 
   Workspace space;
   const auto ours = [&] {
-    const double start = now();
-    for (const auto& a : calls) run_kernel(*k, a, *pool, space);
-    return now() - start;
+    return seconds_of([&] {
+      for (const auto& a : calls) run_kernel(*k, a, *pool, space);
+    });
   };
   // Of several builds of the peer the quickest one is meant; two tries each, after one to warm up.
   std::unique_ptr<Peer> peer;

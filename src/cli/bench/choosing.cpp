@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "cli/bench/ratio.h"
+#include "cli/bench/timing.h"
 #include "cli/common.h"
 #include "engine/made_up.h"
 #include "lacuna/lacuna.h"
@@ -94,10 +95,10 @@ Result<Choosing> measure_choosing(const Case& c, int rounds) {
     return c.chunk > 1 ? report.prefill : report.decode;
   };
   const auto write = [&](PackedTensor& k) {
-    const double start = now();
-    for (std::int64_t first = 0; first < c.nq; first += c.chunk)
-      k.write(prompt.keys(c.nkv), before + first, std::min(c.chunk, c.nq - first), threads.get());
-    return now() - start;
+    return seconds_of([&] {
+      for (std::int64_t first = 0; first < c.nq; first += c.chunk)
+        k.write(prompt.keys(c.nkv), before + first, std::min(c.chunk, c.nq - first), threads.get());
+    });
   };
 
   Choosing o;

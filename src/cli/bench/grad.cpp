@@ -4,7 +4,6 @@
 
 #include <memory>
 
-#include "base/clock.h"
 #include "cli/bench/timing.h"
 #include "cli/case/grad_problem.h"
 #include "cli/common.h"
@@ -38,9 +37,9 @@ Result<Measured> bench_grad(const Case& c, int rounds, Roofline& roofline) {
   o.density = allowed > 0 ? pairs / allowed : 1;
   Workspace space;
   const auto ours = [&] {
-    const double start = now();
-    for (const auto& a : calls) run_kernel(*k, a, *pool, space);
-    return now() - start;
+    return seconds_of([&] {
+      for (const auto& a : calls) run_kernel(*k, a, *pool, space);
+    });
   };
   const auto forward = [&] {
     double t = 0;

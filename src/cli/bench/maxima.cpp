@@ -4,7 +4,6 @@
 
 #include <vector>
 
-#include "base/clock.h"
 #include "cli/bench/timing.h"
 
 namespace lacuna::cli {
@@ -42,9 +41,7 @@ Result<Measured> bench_maxima(const Case& c, int rounds, Roofline& roofline) {
   const auto* k = picked.value();
   Workspace space;
   const auto timed = [&](const auto& kernel, const auto& args) {
-    const double start = now();
-    run_kernel(kernel, args, *pool, space);
-    return now() - start;
+    return seconds_of([&] { run_kernel(kernel, args, *pool, space); });
   };
   timed(*forward, dense);
   const int n = rounds > 0 ? rounds : repeats(timed(*k, a) + timed(*forward, dense), 3.0);

@@ -6,7 +6,6 @@
 #include <type_traits>
 
 #include "base/buffer.h"
-#include "base/clock.h"
 #include "cli/bench/timing.h"
 #include "engine/side.h"
 
@@ -29,10 +28,8 @@ Result<Measured> bench_side_scores(const Case& c, const kernel::KernelList<Op>& 
   op::SideWrite::Args write = side_args(raw, side.view());
   write.n = c.nkv;
   write_side(have, write, pool.get());
-  const double start = now();
-  write_side(have, write, pool.get());
   Measured o;
-  o.pack = now() - start;
+  o.pack = seconds_of([&] { write_side(have, write, pool.get()); });
   o.prepared = "making all side data";
 
   typename Op::Args a;
@@ -56,18 +53,10 @@ Result<Measured> bench_side_scores(const Case& c, const kernel::KernelList<Op>& 
   if (!picked.ok()) return picked.error();
   const auto* k = picked.value();
   Workspace space;
-  const auto ours = [&] {
-    const double begin = now();
-    run_kernel(*k, a, *pool, space);
-    return now() - begin;
-  };
-  ours();
-  const int n = rounds > 0 ? rounds : repeats(ours(), 1.5);
-  std::vector<double> times;
-  for (int i = 0; i < n; ++i) times.push_back(ours());
+  const std::vector<double> times = seconds_of_each(rounds, 1.5, [&] { run_kernel(*k, a, *pool, space); });
   o.kernel = k->name;
   o.ours = spread(times);
-  o.runs = n;
+  o.runs = static_cast<int>(times.size());
   const double flops = 2.0 * static_cast<double>(c.hq * c.nq * c.nkv * c.d);
   o.gflops = flops / o.ours.median * 1e-9;
   const std::string& name = o.kernel;

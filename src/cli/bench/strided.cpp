@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "base/buffer.h"
-#include "base/clock.h"
 #include "cli/bench/timing.h"
 
 namespace lacuna::cli {
@@ -18,20 +17,8 @@ Result<Measured> bench_strided(const Case& c, int rounds, Roofline& roofline) {
   const PackFormat format = packed_for(kernel::strided_scores_list, have, c);
   if (format == PackFormat::none) return unsupported("strided_scores reads packed keys, which need AVX2");
   (void)problem.args(have, format, *pool);
-  const op::Attend::Args packed = problem.args(have, format, *pool);
-  op::StridedScores::Args a;
-  a.stride = static_cast<std::int32_t>(c.stride);
-  a.hq = packed.hq;
-  a.hkv = packed.hkv;
-  a.dk = packed.dk;
-  a.n_rows = packed.n_rows;
-  a.n_keys = c.nkv;
-  a.q = packed.q;
-  a.q_head = packed.q_head;
-  a.q_row = packed.q_row;
-  a.packed_k = packed.packed_k;
+  op::StridedScores::Args a = strided_args(c, problem.args(have, format, *pool));
   a.score_row = a.n_cols() / 16 * 16 + 16;  // rows that share no cache set, as estimators have them
-  a.first_key_of_row0 = c.nkv - c.nq;
   const auto n_scores = static_cast<std::size_t>(a.hq * a.m_rows() * a.score_row);
   Buffer scores;
   a.score = scores.grow_as<float>(n_scores);
@@ -40,21 +27,13 @@ Result<Measured> bench_strided(const Case& c, int rounds, Roofline& roofline) {
   if (!picked.ok()) return picked.error();
   const auto* k = picked.value();
   Workspace space;
-  const auto ours = [&] {
-    const double start = now();
-    run_kernel(*k, a, *pool, space);
-    return now() - start;
-  };
-  ours();
-  const int n = rounds > 0 ? rounds : repeats(ours(), 1.5);
-  std::vector<double> times;
-  for (int i = 0; i < n; ++i) times.push_back(ours());
+  const std::vector<double> times = seconds_of_each(rounds, 1.5, [&] { run_kernel(*k, a, *pool, space); });
   double squares = 0;
   for (std::int64_t m = 0; m < a.m_rows(); ++m) squares += static_cast<double>(a.causal_end(m));
   Measured o;
   o.kernel = k->name;
   o.ours = spread(times);
-  o.runs = n;
+  o.runs = static_cast<int>(times.size());
   o.pack = problem.pack_seconds();
   const double flops = 2 * squares * static_cast<double>(a.hq) * a.stride * a.dk;
   o.gflops = flops / o.ours.median * 1e-9;

@@ -213,20 +213,8 @@ std::vector<Finding> check_strided(const Case& c, ParallelFor& threads) {
     const PackFormat format = k->pack != PackFormat::none ? format_for(*k, c.kv) : choose_format(have, c.kv, c.precision);
     if (f.reason.empty() && format == PackFormat::none) f.reason = "reads packed keys, which need AVX2";
     if (f.reason.empty()) {
-      const op::Attend::Args packed = problem.args(have, format, threads);
-      op::StridedScores::Args a;
-      a.stride = static_cast<std::int32_t>(c.stride);
-      a.hq = packed.hq;
-      a.hkv = packed.hkv;
-      a.dk = packed.dk;
-      a.n_rows = packed.n_rows;
-      a.n_keys = c.nkv;
-      a.q = packed.q;
-      a.q_head = packed.q_head;
-      a.q_row = packed.q_row;
-      a.packed_k = packed.packed_k;
+      op::StridedScores::Args a = strided_args(c, problem.args(have, format, threads));
       a.score_row = a.n_cols();
-      a.first_key_of_row0 = c.nkv - c.nq;
       std::vector<float> got(static_cast<std::size_t>(a.hq * a.m_rows() * a.score_row), NAN);
       a.score = got.data();
       if (const char* why = k->why_not ? k->why_not(a, threads.workers()) : nullptr) {

@@ -30,6 +30,22 @@ Features features_of(const Case& c) {
   return c.machine.empty() ? detect_features() : mask_features(detect_features(), c.machine.c_str(), &known);
 }
 
+op::StridedScores::Args strided_args(const Case& c, const op::Attend::Args& packed) {
+  op::StridedScores::Args a;
+  a.stride = static_cast<std::int32_t>(c.stride);
+  a.hq = packed.hq;
+  a.hkv = packed.hkv;
+  a.dk = packed.dk;
+  a.n_rows = packed.n_rows;
+  a.n_keys = c.nkv;
+  a.q = packed.q;
+  a.q_head = packed.q_head;
+  a.q_row = packed.q_row;
+  a.packed_k = packed.packed_k;
+  a.first_key_of_row0 = c.nkv - c.nq;
+  return a;
+}
+
 // Random pages (of `block` keys) or tokens for every KV head: those with own keys of a row block always.
 Pattern lists_of(const Case& c, const Grid& grid, std::uint64_t seed) {
   Ranges list;

@@ -10,6 +10,7 @@
 #include "cli/case/case.h"
 #include "engine/lower.h"
 #include "engine/pick.h"
+#include "op/strided_scores.h"
 
 namespace lacuna::cli {
 
@@ -48,6 +49,9 @@ class AttendProblem {
 
 // Random numbers of the given type at `to`, mean 0, standard deviation 1.
 void fill_normal(void* to, Dtype type, std::int64_t n, std::uint64_t seed);
+
+// Op strided_scores over a call's queries and packed keys, the last row's own key the last; the scores' place is left to say.
+op::StridedScores::Args strided_args(const Case& c, const op::Attend::Args& packed);
 
 // The selection of an attend case over the rows of its only segment.
 Pattern pattern_of(const Case& c, const Grid& grid, std::uint64_t seed);
