@@ -8,7 +8,7 @@
 
 LACUNA_BUILD (build/release), LACUNA_MODELS (models), OUT_DIR (bench/results) and THREADS (2) say where and how. `kept` goes on
 where it was stopped: its runs are kept in RUNS (<build>/contract-study.jsonl); SECONDS stops it by itself, and the tables are of what
-there is. JOBS (1): runs of `kept` side by side, which tell of losses, not of times. ROUNDS (5): of `cost`.
+there is. JOBS (1): runs of `kept` side by side; so it tells of losses, never of times. ROUNDS (5): of `cost`.
 """
 import concurrent.futures
 import datetime
@@ -104,8 +104,7 @@ def write(name, lines, document):
 
 def figures(run):
     """Of one run: by phase the truth, and what the run itself knew and said."""
-    audit = run["attention_s"]["account"]
-    row = {"tokens": run["prompt_tokens"], "contract_share": run["contract_s"] / (run["ttft_s"] + WRITTEN / run["decode_tok_s"] - audit)}
+    row = {"tokens": run["prompt_tokens"]}
     for phase, lost in (("prefill", "lost_mass"), ("decode", "lost_mass_decode")):
         said = run["contract"][phase]
         row[phase] = {"truth": run[lost]["mean"], "said": said["state"], "mean": said["mean"], "upper": said["upper"],
@@ -178,8 +177,6 @@ def verdict(runs):
     lines.append(f"breaches: {len(breaches)}, of which the run itself reported {sum(not silent(r[phase]) for r, phase in breaches)}")
     lines += [f"  {'SILENT' if silent(r[phase]) else r[phase]['said']:<7} {r['text']}, {r['tokens']} tokens, {r['method']}, {phase}: lost {r[phase]['truth']:.3%}, "
               f"by its draws {r[phase]['mean']:.3%}, at most {r[phase]['upper']:.3%}" for r, phase in breaches]
-    shares = sorted(r["contract_share"] for r in runs)
-    lines.append(f"contract's own time of a run without its audit: median {statistics.median(shares):.2%}, 95 % of the runs at most {shares[int(0.95 * len(shares))]:.2%}, most {shares[-1]:.2%}")
     return lines
 
 
