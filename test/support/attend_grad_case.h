@@ -242,23 +242,31 @@ inline Grads run_grad(const kernel::Kernel<op::AttendGrad>& k, GradCase& c, Prec
 }
 
 // False if the kernel refuses the case (nothing was checked then).
-inline bool check_grad(const kernel::Kernel<op::AttendGrad>& k, const GradSpec& spec, Precision precision) {
+inline int check_grad(const kernel::Kernel<op::AttendGrad>& k, const GradSpec& spec, std::initializer_list<Precision> precisions) {
   GradCase c(spec);
-  Grads unused;
-  if (k.why_not && k.why_not(c.args(precision, unused), 1)) return false;
-  const Grads want = c.reference();
-  const GradBound bound(k, c, want);
-  for (const int workers : {1, 2, 5}) {
-    const Grads got = run_grad(k, c, precision, workers);
-    EXPECT_TRUE(got.same_bits(run_grad(k, c, precision, workers)))
-        << k.name << " twice, " << workers << " workers: " << spec.line();
-    const GradDistance d(got, want);
-    EXPECT_TRUE(d.same_shape) << k.name << " NaN, infinity, or written where it should not: " << spec.line();
-    for (int t = 0; t < 5; ++t)
-      EXPECT_LE(d.worst[t], bound.allowed[t])
-          << k.name << " " << Grads::kName[t] << ", " << workers << " workers: " << spec.line();
+  std::optional<Grads> want;
+  std::optional<GradBound> bound;
+  int taken = 0;
+  for (const Precision precision : precisions) {
+    Grads unused;
+    if (k.why_not && k.why_not(c.args(precision, unused), 1)) continue;
+    ++taken;
+    if (!want) {
+      want = c.reference();
+      bound.emplace(k, c, *want);
+    }
+    for (const int workers : {1, 2, 5}) {
+      const Grads got = run_grad(k, c, precision, workers);
+      EXPECT_TRUE(got.same_bits(run_grad(k, c, precision, workers)))
+          << k.name << " twice, " << workers << " workers: " << spec.line();
+      const GradDistance d(got, *want);
+      EXPECT_TRUE(d.same_shape) << k.name << " NaN, infinity, or written where it should not: " << spec.line();
+      for (int t = 0; t < 5; ++t)
+        EXPECT_LE(d.worst[t], bound->allowed[t])
+            << k.name << " " << Grads::kName[t] << ", " << workers << " workers: " << spec.line();
+    }
   }
-  return true;
+  return taken;
 }
 
 }  // namespace lacuna::test

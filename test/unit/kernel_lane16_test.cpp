@@ -14,6 +14,7 @@
 #include "base/machine.h"
 #include "op/strided_scores_ref.h"
 #include "support/attend_case.h"
+#include "support/thin.h"
 
 namespace lacuna::test {
 namespace {
@@ -146,9 +147,12 @@ TEST(Lane16StridedScores, RefusesWithAReason) {
 TEST(Lane16Attend, ManyChunksAndWideGroups) {
   constexpr Dtype kTypes[] = {Dtype::f16, Dtype::f32, Dtype::bf16};
   constexpr Lists kLists[] = {Lists::shared, Lists::per_kv_head, Lists::per_head};
+  int turn = 0;  // under sanitizers a kernel takes each type and each kind of lists once, and three kernels all pairs
   for (const auto* k : lane16_kernels(kernel::attend_list)) {
     int taken = 0;
+    ++turn;
     for (int i = 0; i < 9; ++i) {
+      if (kThin > 1 && (i / 3 + turn) % 3 != i % 3) continue;
       const Dtype kv = kTypes[i / 3];
       const Lists lists = kLists[i % 3];
       const MaskKind mask = i % 2 ? MaskKind::random : MaskKind::dense;
