@@ -8,6 +8,7 @@
 
 #include "account/loss.h"
 #include "block/calibrate/assign.h"
+#include "engine/registry.h"
 
 namespace lacuna {
 namespace {
@@ -25,19 +26,34 @@ Stretch stretch_of(const TrialSums& s, std::size_t band) {
           static_cast<double>(std::max<std::int64_t>(0, end - std::max(begin, std::int64_t{kMinAuditedKeys} - 1)))};
 }
 
-block::LayerChoices layer_of(const TrialSums& s, const TrialSums::Cell& c, const PhaseCost& cost, const Stretch& run, double chunk) {
+// Methods whose choice is made for those heads alone that take one of them, whatever each keeps (Method::plan_each).
+std::vector<bool> chosen_by_head(const std::vector<std::string>& specs) {
+  std::vector<bool> out;
+  for (const std::string& spec : specs) {
+    const auto made = make_method(spec);
+    out.push_back(made.ok() && !made.value()->estimate().empty());
+  }
+  return out;
+}
+
+block::LayerChoices layer_of(const TrialSums& s, const TrialSums::Cell& c, const PhaseCost& cost, const std::vector<bool>& by_head,
+                             const Stretch& run, double chunk) {
   block::LayerChoices out;
   const bool known = c.rows >= kEnoughRows;
   const double keys = c.rows > 0 ? c.pairs / static_cast<double>(c.rows) : 0, pairs = keys * run.rows;
   const std::size_t methods = known ? s.methods.size() : 0;
   out.charge.push_back(0);
-  for (std::size_t m = 0; m < methods; ++m)
-    out.charge.push_back(cost.candidates[m].select.seconds(std::min(chunk, run.rows), keys) * run.rows / std::max(1.0, std::min(chunk, run.rows)));
+  std::vector<double> of_head;  // seconds of choosing
+  for (std::size_t m = 0; m < methods; ++m) {
+    const double all = cost.candidates[m].select.seconds(std::min(chunk, run.rows), keys) * run.rows / std::max(1.0, std::min(chunk, run.rows));
+    out.charge.push_back(by_head[m] ? 0 : all);
+    of_head.push_back(by_head[m] ? all / s.heads : 0);
+  }
   for (int h = 0; h < s.heads; ++h) {
     auto& choices = out.heads.emplace_back();
     choices.push_back({cost.pair * pairs, 0});
     for (std::size_t m = 0; m < methods; ++m)
-      choices.push_back({cost.candidates[m].pair * pairs * c.kept[s.at(m, h)] / c.pairs, c.lost[s.at(m, h)] / static_cast<double>(c.rows) * run.counted});
+      choices.push_back({of_head[m] + cost.candidates[m].pair * pairs * c.kept[s.at(m, h)] / c.pairs, c.lost[s.at(m, h)] / static_cast<double>(c.rows) * run.counted});
   }
   return out;
 }
@@ -72,11 +88,12 @@ std::vector<std::int64_t> tuning_bands(std::int64_t longest) {
 
 std::vector<std::string> tuning_methods(std::int64_t longest) {
   std::vector<std::string> out;
-  for (const int sink : {32, 256, 1024})
+  for (const int sink : {32, 256})
     for (std::int64_t window : {64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768})
       if (window < longest) out.push_back(fmt::format("streamingllm:sink={}:window={}", sink, window));
-  for (const char* mass : {"0.98", "0.99", "0.995", "0.998"}) out.push_back(fmt::format("xattention:mass={}", mass));
-  for (const char* mass : {"0.95", "0.98", "0.99"}) out.push_back(fmt::format("sampleattention:mass={0}:slash_mass={0}", mass));
+  for (const char* mass : {"0.97", "0.98", "0.99", "0.995"}) out.push_back(fmt::format("xattention:mass={}", mass));
+  for (const char* mass : {"0.95", "0.97", "0.98", "0.99", "0.995", "0.998"})
+    for (const char* slash : {mass, "0.5", "0.02"}) out.push_back(fmt::format("sampleattention:mass={}:slash_mass={}", mass, slash));
   return out;
 }
 
@@ -95,6 +112,7 @@ Result<Tuning> tune(const TrialSums& s, const CostModel& costs, double max_loss,
   if (costs.prefill.candidates.size() != s.methods.size() || s.methods.size() > 254)
     return bad_argument(fmt::format("tune: costs of {} methods, need those of the {} that were tried, at most 254", costs.prefill.candidates.size(), s.methods.size()));
   const TrialSums::Cell never;
+  const std::vector<bool> by_head = chosen_by_head(s.methods);
   const int layers = std::max(n_layers, s.layers);
   std::vector<block::BandChoices> bands;
   Tuning out;
@@ -105,7 +123,7 @@ Result<Tuning> tune(const TrialSums& s, const CostModel& costs, double max_loss,
     int seen = 0;  // layers that methods were tried in: others have a window of their own and count apart
     for (int l = 0; l < layers; ++l) {
       const TrialSums::Cell& cell = l < s.layers ? s.cell(b, l) : never;
-      band.layers.push_back(layer_of(s, cell, costs.prefill, run, chunk));
+      band.layers.push_back(layer_of(s, cell, costs.prefill, by_head, run, chunk));
       seen += cell.rows > 0;
       for (const auto& head : band.layers.back().heads) out.dense_seconds += head.front().seconds;
     }

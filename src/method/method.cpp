@@ -12,6 +12,8 @@ Status Method::preset(std::string_view name) {
   return unknown_name(fmt::format("{}.preset: got '{}', need auto or paper", card().slug, name));
 }
 
+Result<Plan> Method::plan_each(const AttentionView& x, std::span<const Method* const>, Context& context) const { return plan(x, context); }
+
 Status Method::use(const Profile&) {
   return unsupported(fmt::format("{} takes no profile: leave out profile=", card().slug));
 }

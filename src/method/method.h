@@ -121,6 +121,12 @@ class Method {
   virtual Status check() const { return {}; }
 
   virtual Result<Plan> plan(const AttentionView& x, Context& context) const = 0;
+  // What its choice is made from, as text, if that can be made once for several specs of the method, which then differ only in
+  // how much of it they keep. Empty: each spec chooses by itself.
+  virtual std::string estimate() const { return {}; }
+  // One plan in which head h keeps what of[h] keeps; null: head h is not asked for, and what the plan says of it means nothing.
+  // All have this method's card and estimate().
+  virtual Result<Plan> plan_each(const AttentionView& x, std::span<const Method* const> of, Context& context) const;
   // What shall be kept beside the keys of a layer. Always the same for a method whose parameters are set.
   virtual SideSpec side(int layer) const;
 

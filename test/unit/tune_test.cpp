@@ -168,6 +168,25 @@ TEST(Tune, ChoicesFollowLossesAndTheLimit) {
   EXPECT_EQ(loose.table.methods, (std::vector<std::string>{"dense", "narrow"})) << "what no head takes is not in the table";
 }
 
+// A choice made by head is paid for by the heads that take it; one made for a layer is paid for whole.
+TEST(Tune, AHeadPaysForItsOwnPartOfAnEstimate) {
+  TrialSums s = planted(0.2, 0.2);
+  s.methods = {"streamingllm", "sampleattention"};
+  for (auto& c : s.cells) c.lost[s.at(1, 0)] = 0;  // what the windows lose, it keeps
+  CostModel costs = even_costs();
+  const auto taken = [&](double seconds_of_choosing) {
+    costs.prefill.candidates[1].select.call = seconds_of_choosing;  // of both heads, in each call of 512 rows
+    const Tuning t = tune(s, costs, 0.001, 512, 2).value();
+    return t.table.methods[t.table.at(1, 1)[0]];
+  };
+  const double saved = 1e-9 * 512 * 1500 * 0.5;  // by one head, in a call of the last band's mean length
+  EXPECT_EQ(taken(1.8 * saved), "sampleattention");
+  EXPECT_EQ(taken(2.2 * saved), "dense");
+  s.methods[1] = "xattention";
+  EXPECT_EQ(taken(0.9 * saved), "xattention");
+  EXPECT_EQ(taken(1.8 * saved), "dense");
+}
+
 TEST(Tune, LayersThatWereNotTriedAreDense) {
   TrialSums s = planted(0, 0);
   s.cells[2].rows = 5;  // band 2048, layer 0: too few

@@ -71,6 +71,24 @@ TEST_F(TunedUse, SendsEachHeadItsOwnWayByBandAndLayer) {
   EXPECT_TRUE(is_dense(plan(256, 512, 2))) << "a layer the table does not have";
 }
 
+// Specs that keep more or less of one estimate: it is made once, and each head keeps what its own spec keeps alone.
+TEST_F(TunedUse, HeadsKeepMoreOrLessOfOneEstimate) {
+  const std::string common = ":block=16:last_rows=16:segment=128";
+  table_.methods = {"dense", "sampleattention:mass=0.6:slash_mass=0.6" + common, "streamingllm:sink=4:window=50",
+                    "sampleattention:mass=0.2:slash_mass=0.4" + common, "sampleattention:mass=0.6:slash_mass=0.6:block=16:last_rows=32:segment=128"};
+  table_.choice = {{1, 2, 3, 1}, {}, {0, 3, 2, 1}, {1, 2, 3, 4}};
+  write(as_json(table_));
+  test::MethodLab lab(4, 2, 800, 16);
+  const auto method = make();
+  for (const auto& [begin, end, band, layer] : {std::tuple{0, 256, 0, 0}, {256, 512, 1, 0}, {256, 520, 1, 1}}) {
+    const Plan p = lab.plan(*method, begin, end, layer).value();
+    for (std::int32_t h = 0; h < 4; ++h)
+      expect_as(lab, p, h, table_.methods[table_.at(static_cast<std::size_t>(band), layer)[static_cast<std::size_t>(h)]], begin, end);
+    if (layer == 0) EXPECT_EQ(p.patterns.size(), 2u) << "a window, and one map for all who share the estimate";
+    else EXPECT_EQ(p.patterns.size(), 3u) << "another sample is another estimate";
+  }
+}
+
 TEST_F(TunedUse, ADecodedRowSharesTheWidestWindowOfAGroup) {
   test::MethodLab lab(4, 2, 800, 16);
   const Plan p = lab.plan(*make(), 255, 256).value();

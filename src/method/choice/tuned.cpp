@@ -30,13 +30,19 @@ constexpr Card kCard{
     .summary = "Each head its own method and size, by layer and length, as lacuna tune found them.",
     .notes =
         "Dense without a profile, in layers the profile does not name, and in calls of more keys than its last band. A method "
-        "that chooses is asked for all heads of a layer even if one takes it. While writing, the query heads of a KV head share "
-        "the widest of their windows, as its keys are read once for all of them; where one of them has no window they are dense.",
+        "that chooses is asked once per layer, for all its heads even if one takes it; sampleattention for those alone that take it, "
+        "each with its own masses. While writing, the query heads of a KV head share the widest of their windows, as its keys are "
+        "read once for all of them; where one of them has no window they are dense.",
     .profile_from = "lacuna tune",
     .keep_all = "tuned",
     .small = "tuned",
     .exemptions = kExemptions,
 };
+
+// One plan serves heads of both.
+bool together(const Method& a, const Method& b) {
+  return a.card().slug == b.card().slug && !a.estimate().empty() && a.estimate() == b.estimate();
+}
 
 // Keeps the sums of what the session tried.
 class Trials final : public Calibrator {
@@ -74,6 +80,12 @@ class Tuned final : public Method {
   std::vector<std::string> parts() const override { return table_.methods; }
   void take_parts(std::vector<std::unique_ptr<Method>> made) override {
     parts_.assign(std::make_move_iterator(made.begin()), std::make_move_iterator(made.end()));
+    asked_.clear();
+    for (std::size_t m = 0; m < parts_.size(); ++m) {
+      std::size_t first = 0;
+      while (first < m && !together(*parts_[first], *parts_[m])) ++first;
+      asked_.push_back(first);
+    }
   }
   std::unique_ptr<Calibrator> calibrator() const override { return std::make_unique<Trials>(); }
   Result<Plan> plan(const AttentionView& x, Context& context) const override;
@@ -81,6 +93,7 @@ class Tuned final : public Method {
  private:
   TunedTable table_;
   std::vector<std::shared_ptr<const Method>> parts_;  // as table_.methods; shared, so that presets may assign
+  std::vector<std::size_t> asked_;                    // of each part: the one that is asked for its heads
 };
 
 Result<Plan> Tuned::plan(const AttentionView& x, Context& context) const {
@@ -91,15 +104,19 @@ Result<Plan> Tuned::plan(const AttentionView& x, Context& context) const {
   const auto choice = table_.at(band, x.layer);
   if (choice.size() != static_cast<std::size_t>(x.grid.heads)) return dense_plan("");  // dense, or another model's, as the session says
   std::vector<Plan> plans;
-  std::vector<int> number(parts_.size(), -1), of;
-  for (const std::uint8_t m : choice) {
-    if (m > 0 && number[m] < 0) {
-      auto plan = parts_[m]->plan(x, context);
-      if (!plan.ok()) return plan.error();
-      number[m] = static_cast<int>(plans.size());
-      plans.push_back(std::move(plan.value()));
-    }
-    of.push_back(m > 0 ? number[m] : -1);
+  std::vector<int> of(choice.size(), -1);
+  for (std::size_t h = 0; h < choice.size(); ++h) {
+    if (choice[h] == 0 || of[h] >= 0) continue;
+    const std::size_t asked = asked_[choice[h]];
+    std::vector<const Method*> heads(choice.size());
+    for (std::size_t g = h; g < choice.size(); ++g)
+      if (choice[g] > 0 && asked_[choice[g]] == asked) {
+        heads[g] = parts_[choice[g]].get();
+        of[g] = static_cast<int>(plans.size());
+      }
+    auto plan = parts_[asked]->plan_each(x, heads, context);
+    if (!plan.ok()) return plan.error();
+    plans.push_back(std::move(plan.value()));
   }
   Plan joined = join_plans(plans, of);
   if (x.phase == Phase::decode) share_windows(joined, x.grid.heads, x.hkv);

@@ -79,27 +79,37 @@ class SampleAttention final : public Method {
     return {};
   }
 
+  std::string estimate() const override { return fmt::format("segment={}:last_rows={}:block={}", segment, last_rows, block); }
   Result<Plan> plan(const AttentionView& x, Context& context) const override {
+    if (mass >= 1 && slash_mass >= 1 && x.phase != Phase::decode)
+      return dense_plan("sampleattention: both masses are 1, which keeps everything");
+    return plan_each(x, std::vector<const Method*>(static_cast<std::size_t>(x.grid.heads), this), context);
+  }
+  Result<Plan> plan_each(const AttentionView& x, std::span<const Method* const> of, Context& context) const override {
     if (x.phase == Phase::decode) return dense_plan("sampleattention: decode is dense");
-    if (mass >= 1 && slash_mass >= 1) return dense_plan("sampleattention: both masses are 1, which keeps everything");
     if (x.grid.n_rows < 4 * last_rows)
       return dense_plan(fmt::format("sampleattention: a chunk of {} rows, fewer than 4 * last_rows: the sample would cost more "
                                     "than it saves", x.grid.n_rows));
     if (x.grid.n_keys <= 2 * block) return dense_plan(fmt::format("sampleattention: {} keys, two blocks", x.grid.n_keys));
     const Grid& g = x.grid;
     const std::int64_t key_blocks = (g.n_keys + block - 1) / block, row_blocks = (g.n_rows + block - 1) / block;
-    auto* kept = context.scratch_as<std::uint8_t>(block::kSetSlot, static_cast<std::size_t>(g.heads * row_blocks * key_blocks));
+    std::vector<std::uint8_t> wanted;
+    for (const Method* m : of) wanted.push_back(m != nullptr);
+    const auto size = static_cast<std::size_t>(g.heads * row_blocks * key_blocks);
+    auto* kept = context.scratch_as<std::uint8_t>(block::kSetSlot, size);
+    std::fill(kept, kept + size, std::uint8_t{0});
     for (std::int32_t begin = 0, end = 0; begin < g.n_rows; begin = end) {
       end = end_of_segment(g, begin);
       const AttentionView part = block::rows_of(x, begin, end);
       block::LineSums sums;
       {
         const Timed timed(context, Verb::estimate);
-        sums = block::last_rows(part, static_cast<std::int32_t>(last_rows), context);
+        sums = block::last_rows(part, static_cast<std::int32_t>(last_rows), context, wanted);
       }
       const Timed timed(context, Verb::budget);
       context.threads().each(g.heads, [&](int h, int) {
-        keep_lines(part.grid, sums, h, kept + (h * row_blocks + begin / block) * key_blocks, key_blocks);
+        if (const auto* head = static_cast<const SampleAttention*>(of[static_cast<std::size_t>(h)]))
+          head->keep_lines(part.grid, sums, h, kept + (h * row_blocks + begin / block) * key_blocks, key_blocks);
       });
     }
     const Timed timed(context, Verb::budget);
@@ -128,7 +138,6 @@ class SampleAttention final : public Method {
     choose(sums.slash, slash_mass, diagonals);
     for (std::int64_t row = 0; row < g.n_rows; row += block, set += stride) {
       const std::int64_t first = g.first_key + row, last = g.first_key + std::min<std::int64_t>(row + block, g.n_rows) - 1;
-      std::fill(set, set + stride, std::uint8_t{0});
       for (const std::int32_t c : columns) set[c] = 1;
       for (const std::int32_t d : diagonals) block::keep_diagonal(set, block, first, last, d);
       for (std::int64_t k = first / block; k <= last / block; ++k) set[k] = 1;
