@@ -37,7 +37,8 @@ constexpr Card kCard{
         "engine's softmax always does. Calibration runs dense, where the paper already leaves keys out, so that later layers "
         "see what they will see. budget, first_budget, keep and sigma are for calibrating, and say which rows are too short to "
         "leave anything out. Layers that calibration never saw with as many keys (a window of their own) stay dense. All keys "
-        "are read to be compared; what is saved is values, and their products. Preset paper: 64 keys, 512 in the first two layers.",
+        "are read to be compared; what is saved is values, and their products. Preset paper: 64 keys, 512 in the first two layers. "
+        "Preset auto: a quarter of the keys; by a profile of another text it keeps 27 % and loses 2.8 % on SmolLM2 135M at 2,000 tokens.",
     .keep_all = "top-theta:theta=-1000",
     .small = "top-theta:theta=1",
     .exemptions = kExemptions,

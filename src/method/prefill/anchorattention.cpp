@@ -32,7 +32,8 @@ constexpr Card kCard{
         "block of first keys, the code 2048): sink and margin say. Segments count from the chunk's first row, and what is left at "
         "its end is a segment like any other (the released code computes it densely, which in chunks would be nearly all of "
         "it). The largest scores are made in a pass of their own and made again by the attention itself; the paper continues "
-        "from a saved state.",
+        "from a saved state. Preset auto keeps 54 % of the pairs of SmolLM2 135M at 7,000 tokens in micro-batches of 512 and loses "
+        "0.6 %; on a busy processor without AMX the estimate took longer than the attention.",
     .keep_all = "anchorattention:gap=1000",
     .small = "anchorattention:gap=3:sink=16:block=32:segment=128",
     .granule = 128,
