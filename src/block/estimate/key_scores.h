@@ -20,6 +20,7 @@ struct FewRows {
   std::int32_t rows = 0;
   std::int64_t first_key = -1;  // key number of row 0's own key: row i has scores for keys 0 .. first_key + i;
                                 // -1: every row has scores for all keys
+  std::int64_t from = 0;        // scores of this key and those behind it alone: a multiple of 16
 };
 
 // Query heads that an estimate is made for, a byte each; empty = all of them.
@@ -53,7 +54,7 @@ inline PackedView from_head(PackedView keys, std::int32_t kv) {
 }
 
 // Calls each(h, scores, score_row) for every wanted query head, on any worker: the scores of row i begin at
-// scores + i * score_row, unscaled. Scores lie in kScoreSlot.
+// scores + i * score_row, unscaled, with that of key `from`. Scores lie in kScoreSlot.
 template <class Each>
 void for_key_scores(const AttentionView& x, const FewRows& few, Context& context, const Each& each, Wanted wanted = {}) {
   constexpr std::int64_t kScoreFloats = 8 << 20;
@@ -63,12 +64,12 @@ void for_key_scores(const AttentionView& x, const FewRows& few, Context& context
   s.stride = 1;
   s.dk = x.dk;
   s.n_rows = few.rows;
-  s.n_keys = x.grid.n_keys;
-  s.first_cell = keys.first_cell;
+  s.n_keys = x.grid.n_keys - few.from;
+  s.first_cell = keys.first_cell + few.from;
   s.q_head = few.q_head;
   s.q_row = few.q_row;
   s.score_row = s.good_row();
-  s.first_key_of_row0 = few.first_key;
+  s.first_key_of_row0 = few.first_key < 0 ? -1 : few.first_key - few.from;
   for_wanted_groups(x, wanted, kScoreFloats / (std::int64_t{group} * few.rows * s.score_row),
                     [&](std::int32_t first, std::int32_t heads, std::int32_t kv, std::int32_t kv_heads) {
     s.hq = heads;
