@@ -6,11 +6,13 @@
 //   lacuna-cuda-bench choose [--quick] [--only TEXT] [FILE.json]
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 
 #include "bench.h"
+#include "kernel/cuda/estimate/spargeattn.h"
 #include "kernel/cuda/estimate/xattention.h"
 #include "kernel/cuda/prefill.h"
 
@@ -18,12 +20,13 @@ namespace lacuna::test {
 namespace {
 
 using kernel::cuda::Prefill;
+using kernel::cuda::SpargeAttn;
 using kernel::cuda::Tensor4;
 using kernel::cuda::XAttention;
 
 struct ChooseBench {
   const char* name;
-  int hq, hkv, n, d, stride, block;
+  int hq, hkv, n, d, stride, block;  // stride 0: spargeattn
   double density;
 };
 constexpr ChooseBench kCases[] = {
@@ -33,6 +36,7 @@ constexpr ChooseBench kCases[] = {
     {"xattention 128k stride 16", 32, 8, 131072, 128, 16, 128, 0.1},
     {"xattention 64k stride 16 blocks of 64", 32, 8, 65536, 128, 16, 64, 0.1},
     {"xattention 64k stride 16 D64", 32, 8, 65536, 64, 16, 128, 0.1},
+    {"spargeattn 64k", 32, 8, 65536, 128, 0, 128, 0.1},
 };
 constexpr int kTopics = 10, kTopicTokens = 128;
 
@@ -118,27 +122,33 @@ nlohmann::json measure(const ChooseBench& c, bool quick) {
   x.hq = c.hq, x.hkv = c.hkv, x.nq = x.nk = c.n, x.dk = c.d;
   x.q = tensor(q.data(), c.hq), x.k = tensor(k.data(), c.hkv);
   x.scale = 1 / std::sqrt(static_cast<float>(c.d));
-  x.stride = c.stride, x.block = c.block;
+  x.stride = std::max(1, c.stride), x.block = c.block;
+  SpargeAttn g;
+  g.hq = c.hq, g.hkv = c.hkv, g.nq = g.nk = c.n, g.dk = c.d;
+  g.q = x.q, g.k = x.k, g.scale = x.scale;
+  g.row_block = g.block = c.block, g.similarity = 0.15f;
+  const bool sparge = c.stride == 0;
   const int blocks = c.n / c.block;
-  const DeviceArray<std::int32_t> row_ptr(static_cast<std::size_t>(c.hq) * (blocks + 1)), columns(static_cast<std::size_t>(xattention_entries(x)));
-  const DeviceArray<char> room(static_cast<std::size_t>(xattention_room(x)));
-  x.row_ptr = row_ptr.data(), x.columns = columns.data(), x.room = room.data();
+  const DeviceArray<std::int32_t> row_ptr(static_cast<std::size_t>(c.hq) * (blocks + 1)),
+      columns(static_cast<std::size_t>(sparge ? spargeattn_entries(g) : xattention_entries(x)));
+  const DeviceArray<char> room(static_cast<std::size_t>(sparge ? spargeattn_room(g) : xattention_room(x)));
+  x.row_ptr = g.row_ptr = row_ptr.data(), x.columns = g.columns = columns.data(), x.room = g.room = room.data();
   Prefill a;
   a.hq = c.hq, a.hkv = c.hkv, a.nq = a.nk = c.n, a.dk = a.dv = c.d;
   a.q = x.q, a.k = x.k, a.v = tensor(v.data(), c.hkv), a.out = tensor(out.data(), c.hq);
   a.scale = x.scale, a.causal = true, a.work = work.data();
-  a.lists = lists_of(x);
-  for (const char* reason : {xattention_why_not(x), prefill_why_not(a)})
+  a.lists = sparge ? lists_of(g) : lists_of(x);
+  for (const char* reason : {sparge ? spargeattn_why_not(g) : xattention_why_not(x), prefill_why_not(a)})
     if (reason) {
       result["refused"] = reason;
       return result;
     }
-  const auto choose = [&] { started(xattention(x, nullptr), c.name); };
+  const auto choose = [&] { started(sparge ? spargeattn(g, nullptr) : xattention(x, nullptr), c.name); };
   const auto attend = [&] { started(prefill(a, nullptr), c.name); };
   const double seen = static_cast<double>(c.hq) * blocks * (blocks + 1) / 2;
   double density = 0;
   const auto density_at = [&](float mass) {
-    x.mass = mass;
+    x.mass = g.mass = mass;
     choose();
     return row_ptr.get(row_ptr.size() - 1, 1)[0] / seen;
   };

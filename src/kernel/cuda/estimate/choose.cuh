@@ -78,19 +78,20 @@ __device__ __forceinline__ Least least_kept(const Open& o, int* flags) {
   return {lo, static_cast<int>(fminf(fmaxf(n, 0.0f), static_cast<float>(o.last - o.first)))};
 }
 
-// Writes the bits of a row and returns their number, of one warp. keeps(i): item i is kept whatever its mass is.
-template <class Keeps>
-__device__ __forceinline__ int write_kept(const float* p, int n, int words, const Least& least, Keeps&& keeps,
-                                          std::uint32_t* to, int lane) {
+// Writes the bits of a row and returns their number, of one warp. forced(i): item i is kept whatever its mass is;
+// chosen(i): it was among those that `least` was found for.
+template <class Forced, class Chosen>
+__device__ __forceinline__ int write_kept(const float* p, int n, int words, const Least& least, Forced&& forced,
+                                          Chosen&& chosen, std::uint32_t* to, int lane) {
   int count = 0, met = 0;
   for (int word = 0; word < words; ++word) {
     const int i = 32 * word + lane;
-    const bool there = i < n, always = there && keeps(i);
-    const std::uint32_t bits = there && !always ? __float_as_uint(p[i]) : 0;
-    const bool tie = there && !always && bits == least.bits;
+    const bool there = i < n, always = there && forced(i), open = there && chosen(i);
+    const std::uint32_t bits = open ? __float_as_uint(p[i]) : 0;
+    const bool tie = open && bits == least.bits;
     const std::uint32_t all_ties = __ballot_sync(kAllLanes, tie);
     const bool early = met + __popc(all_ties & ((1u << lane) - 1)) < least.ties;
-    const std::uint32_t kept = __ballot_sync(kAllLanes, always || (there && !always && bits > least.bits) || (tie && early));
+    const std::uint32_t kept = __ballot_sync(kAllLanes, always || (open && bits > least.bits) || (tie && early));
     met += __popc(all_ties);
     count += __popc(kept);
     if (lane == 0) to[word] = kept;

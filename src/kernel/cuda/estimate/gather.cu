@@ -124,7 +124,8 @@ __global__ void __launch_bounds__(kChooseThreads) gather_rows(const Gather a) {
   }
   if (warp == 0) {
     const int count = write_kept(
-        mass, n, a.words, least, [&](int i) { return a.all || i < first || i >= last; }, a.bits + at * a.words, lane);
+        mass, n, a.words, least, [&](int i) { return a.all || i < first || i >= last; },
+        [&](int i) { return !a.all && i >= first && i < last; }, a.bits + at * a.words, lane);
     if (lane == 0) a.counts[at] = count;
   }
   if (a.estimate && !a.all)
