@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna-cuda-bench: how fast the prefill kernel is, or its backward (grad, grad_bench.cpp), or the decode kernel
-// (decode, decode_bench.cpp), or the choice of blocks (choose, choose_bench.cpp). Each case is checked first, on sampled rows against double precision; then it runs for a
-// third of a second to warm the card up and a quarter more for the median.
+// (decode, decode_bench.cpp), or the choice of blocks (choose, choose_bench.cpp). Each case is checked first, on sampled
+// rows against double precision; then it runs for a third of a second to warm the card up and a quarter more for the
+// median.
 //   lacuna-cuda-bench prefill|grad|decode|choose [--quick] [--only TEXT] [FILE.json]      --only: cases with TEXT in their name
 // TFLOP/s count what the call asks for: 2 (dk + dv) operations a pair; of a causal triangle its half, of listed
 // blocks every pair, those on the diagonal too (bench/peers/gpu_attention.py counts alike and has the same lists). The

@@ -34,7 +34,7 @@ struct SpargeSpec {
   std::string line() const { return fmt::format("{} row_block={} similarity={} smooth={}", s.line(), row_block, similarity, smooth); }
 };
 
-// Blocks of 64 tokens point one way or anywhere; keys have a mean besides.
+// Blocks of 128 tokens point one way or anywhere; keys have a mean besides.
 ChooseCase topical(const SpargeSpec& x) {
   ChooseCase c(x.s);
   const ChooseSpec& s = x.s;
@@ -120,7 +120,8 @@ std::vector<float> mean_of(const std::vector<float>& x, int from, int to, int di
 }
 std::vector<float> alike(const std::vector<float>& x, int n, int dim, int block, const float* less) {
   std::vector<float> sim(static_cast<std::size_t>((n + block - 1) / block));
-  op::alike_head_ref({.heads = 1, .dim = dim, .block = block, .n = n, .dtype = Dtype::f32, .x = x.data(), .row = dim, .less = less, .sim = sim.data()}, 0);
+  op::alike_head_ref({.heads = 1, .dim = dim, .block = block, .n = n, .dtype = Dtype::f32, .x = x.data(), .row = dim,
+                      .less = less, .sim = sim.data()}, 0);
   return sim;
 }
 
