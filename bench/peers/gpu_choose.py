@@ -32,7 +32,8 @@ def main(ours, out=None):
         if ms and "choose_ms" in row:
             row["peer"], row["peer_ms"] = "cuDNN", ms
             row["choose_share"] = row["choose_ms"] / ms
-            row["times"] = ms / row["all_ms"]
+            if "all_ms" in row:
+                row["times"] = ms / row["all_ms"]
     print(f"{'case':40} {'choose ms':>9} {'of dense':>8} {'density':>8} {'all ms':>8} {'cuDNN ms':>8} {'times':>6}")
     for r in rows:
         print(f"{r['case']:40} {r.get('choose_ms', 0):9.3f} {100 * r.get('choose_share', 0):6.1f} % "

@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "bench.h"
+#include "kernel/cuda/estimate/minference.h"
 #include "kernel/cuda/estimate/spargeattn.h"
 #include "kernel/cuda/estimate/xattention.h"
 #include "kernel/cuda/prefill.h"
@@ -174,6 +175,29 @@ nlohmann::json measure(const ChooseBench& c, bool quick) {
   return result;
 }
 
+// MInference's lines do not follow topics: only the time to choose them, a fiftieth of the columns and a tenth of the distances.
+nlohmann::json measure_lines(int n, bool quick) {
+  constexpr int kHq = 32, kHkv = 8, kD = 128;
+  nlohmann::json result{{"case", fmt::format("minference {}k choice alone", n / 1024)}, {"hq", kHq}, {"hkv", kHkv}, {"n", n}, {"d", kD}};
+  const DeviceArray<std::uint16_t> q(random_numbers(static_cast<std::size_t>(kHq) * n * kD, 1)),
+      k(random_numbers(static_cast<std::size_t>(kHkv) * n * kD, 2));
+  kernel::cuda::MInference m;
+  m.hq = kHq, m.hkv = kHkv, m.nq = m.nk = n, m.dk = kD;
+  m.q = {q.data(), std::int64_t{kHq} * n * kD, std::int64_t{n} * kD, kD}, m.k = {k.data(), std::int64_t{kHkv} * n * kD, std::int64_t{n} * kD, kD};
+  m.scale = 1 / std::sqrt(static_cast<float>(kD));
+  m.vertical = n / 50, m.slash = n / 10;
+  const DeviceArray<std::int32_t> row_ptr(static_cast<std::size_t>(kHq) * (n / m.block + 1)),
+      columns(static_cast<std::size_t>(minference_entries(m)));
+  const DeviceArray<char> room(static_cast<std::size_t>(minference_room(m)));
+  m.row_ptr = row_ptr.data(), m.columns = columns.data(), m.room = room.data();
+  if (const char* reason = minference_why_not(m)) {
+    result["refused"] = reason;
+    return result;
+  }
+  result["choose_ms"] = median_ms([&] { started(minference(m, nullptr), "minference"); }, quick ? 50 : 330, quick ? 50 : 250);
+  return result;
+}
+
 }  // namespace
 
 int bench_choose(bool quick, const char* only, const char* file) {
@@ -194,6 +218,10 @@ int bench_choose(bool quick, const char* only, const char* file) {
                c.name, r["choose_ms"].get<double>(), r["attend_ms"].get<double>(), r["all_ms"].get<double>(), r["density"].get<double>(),
                r["mass"].get<double>(), r["room_mb"].get<double>(), r["error"].get<double>(), r["own_topic"].get<double>(), fine ? "" : "  WRONG");
     std::fflush(stdout);
+  }
+  if (std::strstr("minference 64k choice alone", only)) {
+    all.push_back(measure_lines(65536, quick));
+    fmt::print("{:<40} choose {:7.3f} ms\n", all.back()["case"].get<std::string>(), all.back().value("choose_ms", 0.0));
   }
   return save(all, file) && right ? 0 : 1;
 }
