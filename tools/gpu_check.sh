@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Compiles the CUDA kernels, compares them with the reference on this machine's GPU, times them, and keeps the results.
-#   tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad|decode] [FOLDER]
+#   tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad|decode|choose] [FOLDER]
 #
 # FOLDER (bench/results/<card>) gets  check.txt     what the tests say, compute-sanitizer's word on a few of them too
 #                                     prefill.json  what lacuna-cuda-bench measured, PyTorch's peers beside it
 #                                     prefill.txt   the same as a table
 #                                     grad.json, grad.txt      of the backward
 #                                     decode.json, decode.txt  of decode
+#                                     choose.json, choose.txt  of the choice of blocks, and of all of it with attention
 # --run-only takes the programs in build/cuda as they are, for a machine with a GPU but no compiler. PyTorch is asked
 # where python3 has one. --time: only these figures, the others stay as they are.
 
@@ -21,13 +22,13 @@ while [[ ${1:-} = --* ]]; do
     --time)
       shift
       figures=${1:-}
-      [[ $figures =~ ^(prefill|grad|decode)$ ]] || die "--time takes prefill, grad or decode, not '$figures'"
+      [[ $figures =~ ^(prefill|grad|decode|choose)$ ]] || die "--time takes prefill, grad, decode or choose, not '$figures'"
       ;;
-    *) die "unknown argument '$1'; usage: tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad|decode] [FOLDER]" ;;
+    *) die "unknown argument '$1'; usage: tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad|decode|choose] [FOLDER]" ;;
   esac
   shift
 done
-(($# <= 1)) || die "usage: tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad|decode] [FOLDER]"
+(($# <= 1)) || die "usage: tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad|decode|choose] [FOLDER]"
 
 command -v nvidia-smi >/dev/null || die "no nvidia-smi: this machine has no NVIDIA GPU, or no driver"
 card=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1)
@@ -52,7 +53,8 @@ status=0
 head_of "$folder/check.txt"
 keep "$folder/check.txt" "$test" || status=1
 grep -q SKIPPED "$folder/check.txt" && status=1 # a test that found no GPU has proved nothing
-few=*.NanSpreadsToItsRows:*.GraphsReplayIt:*.NothingToDo:*.ListsAreChecked:CudaGrad.InverseOfLists:CudaGrad.WritesWhatIsAskedFor
+few=*.NanSpreadsToItsRows:*.NanStaysOutOfMass:*.GraphsReplayIt:*.NothingToDo:*.ListsAreChecked:CudaGrad.InverseOfLists:CudaGrad.WritesWhatIsAskedFor
+few=$few:CudaSpargeAttn.BlocksThatAreNotAlikeAreKept:CudaMInference.SeesPlantedLines
 # racecheck does not follow a warp's barrier to the arrival of one of its lanes, and finds races that are none.
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck synccheck; do
@@ -79,4 +81,5 @@ measured() {
 measured prefill gpu_attention.py
 measured grad gpu_attention.py --grad
 measured decode gpu_decode.py
+measured choose gpu_choose.py
 say "results in $folder"

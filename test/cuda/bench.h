@@ -19,6 +19,7 @@
 namespace lacuna::test {
 
 int bench_decode(bool quick, const char* only, const char* file);  // decode_bench.cpp
+int bench_choose(bool quick, const char* only, const char* file);  // choose_bench.cpp
 
 // A hash.
 inline std::uint32_t mix(std::uint32_t x) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // lacuna-cuda-bench: how fast the prefill kernel is, or its backward (grad, grad_bench.cpp), or the decode kernel
-// (decode, decode_bench.cpp). Each case is checked first, on sampled rows against double precision; then it runs for a
-// third of a second to warm the card up and a quarter more for the median.
-//   lacuna-cuda-bench prefill|grad|decode [--quick] [--only TEXT] [FILE.json]      --only: cases that have TEXT in their name
+// (decode, decode_bench.cpp), or the choice of blocks (choose, choose_bench.cpp). Each case is checked first, on sampled
+// rows against double precision; then it runs for a third of a second to warm the card up and a quarter more for the
+// median.
+//   lacuna-cuda-bench prefill|grad|decode|choose [--quick] [--only TEXT] [FILE.json]      --only: cases with TEXT in their name
 // TFLOP/s count what the call asks for: 2 (dk + dv) operations a pair; of a causal triangle its half, of listed
 // blocks every pair, those on the diagonal too (bench/peers/gpu_attention.py counts alike and has the same lists). The
 // backward counts five products, 2 (3 dk + 2 dv).
@@ -171,9 +172,9 @@ int main(int argc, char** argv) {
   bool quick = false;
   const char *only = "", *file = nullptr;
   const std::string_view what = argc > 1 ? argv[1] : "";
-  const bool grad = what == "grad", decode = what == "decode";
-  if (!grad && !decode && what != "prefill") {
-    fmt::print(stderr, "lacuna-cuda-bench: got '{}', need prefill, grad or decode\n", what);
+  const bool grad = what == "grad", decode = what == "decode", choose = what == "choose";
+  if (!grad && !decode && !choose && what != "prefill") {
+    fmt::print(stderr, "lacuna-cuda-bench: got '{}', need prefill, grad, decode or choose\n", what);
     return 2;
   }
   for (int i = 2; i < argc; ++i) {
@@ -184,5 +185,6 @@ int main(int argc, char** argv) {
     else
       file = argv[i];
   }
+  if (choose) return lacuna::test::bench_choose(quick, only, file);
   return decode ? lacuna::test::bench_decode(quick, only, file) : lacuna::run(grad, quick, only, file);
 }

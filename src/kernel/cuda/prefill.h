@@ -30,9 +30,9 @@ struct BlockLists {
   std::int32_t block_q = 128, block_k = 128;  // 64 or 128
   std::int32_t batches = 1;                   // 1: all sequences share the lists; else the batch's size
   std::int32_t heads = 1;                     // lists of a sequence: 1, one per KV head, or one per query head
-  std::int32_t n_entries = 0, n_bits = 0;     // of columns (and bits); of masks in words: for check_lists
+  std::int32_t n_entries = 0, n_bits = 0;     // of columns (and bits), or more; of masks in words: for check_lists
   const std::int32_t* row_ptr = nullptr;      // [batches][heads][query blocks + 1]; null: no lists, all keys
-  const std::int32_t* columns = nullptr;      // [n_entries]
+  const std::int32_t* columns = nullptr;      // [n_entries] or as far as row_ptr goes
   const std::int32_t* bits = nullptr;         // [n_entries] or null
   const std::uint32_t* words = nullptr;       // [n_bits][block_q][block_k / 32], 16-byte aligned
 };

@@ -50,6 +50,14 @@ __device__ __forceinline__ void load_box(void* to, const CUtensorMap& map, Barri
       "l"(&map), "r"(shared_address(&full)), "r"(x0), "r"(x1), "r"(x2), "r"(x3)
       : "memory");
 }
+__device__ __forceinline__ void load_box(void* to, const CUtensorMap& map, Barrier& full, int x0, int x1, int x2, int x3,
+                                         int x4) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6, "
+      "%7}], [%2];" ::"r"(shared_address(to)),
+      "l"(&map), "r"(shared_address(&full)), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(x4)
+      : "memory");
+}
 // Bytes in a row, a multiple of 16 between addresses that are.
 __device__ __forceinline__ void load_bytes(void* to, const void* from, std::uint32_t bytes, Barrier& full) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
