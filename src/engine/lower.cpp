@@ -399,55 +399,14 @@ void append_route(const Plan& plan, Route route, const Visibility& visible, cons
 
 }  // namespace
 
-namespace {
-
-void begin_lists(const Segment& s, const LowerOptions& how, std::int32_t lists, std::int64_t n_cells, LoweredRuns& out) {
-  if (how.only.empty()) begin_lists(out, s.rows(), how.block_q, lists, n_cells);
-  else begin_lists(out, static_cast<std::int32_t>(how.only.size()), 1, lists, n_cells);
-}
-
-// Behind what `out` has, the one list of `part`: offsets count on.
-void join_list(const LoweredRuns& part, LoweredRuns& out) {
-  const auto runs = static_cast<std::int32_t>(out.runs.size()), gathered = static_cast<std::int32_t>(out.slots.size() / kTileKeys),
-             words = static_cast<std::int32_t>(out.words.size() / static_cast<std::size_t>(out.block_q));
-  for (const std::int32_t at : part.row_ptr) out.row_ptr.push_back(runs + at);
-  for (TileRun r : part.runs) {
-    if (r.bits >= 0) r.bits += words;
-    if (r.begin >= out.first_gathered) r.begin += gathered, r.end += gathered;
-    out.runs.push_back(r);
-  }
-  out.words.insert(out.words.end(), part.words.begin(), part.words.end());
-  out.slots.insert(out.slots.end(), part.slots.begin(), part.slots.end());
-  out.list_pairs.push_back(part.attended_pairs);
-  out.attended_pairs += part.attended_pairs;
-  out.tiles_read += part.tiles_read;
-  out.cells_gathered += part.cells_gathered;
-}
-
-}  // namespace
-
 void lower_plan(const Plan& plan, const Visibility& visible, const Segment& s, const LowerOptions& how, LoweredRuns& out) {
   const std::int32_t lists = lists_of(plan, how);
-  begin_lists(s, how, lists, visible.n_cells(), out);
+  if (how.only.empty()) begin_lists(out, s.rows(), how.block_q, lists, visible.n_cells());
+  else begin_lists(out, static_cast<std::int32_t>(how.only.size()), 1, lists, visible.n_cells());
   out.heads_per_list = how.q_heads / lists;
   find_tile_keys(s, visible.n_tiles(), out);
-  const auto append = [&](std::int32_t list, LoweredRuns& to) {
-    append_route(plan, plan.route(list * out.heads_per_list), visible, s, list * out.heads_per_list, how, to);
-  };
-  if (!how.threads || how.threads->workers() == 1 || lists == 1) {
-    for (std::int32_t l = 0; l < lists; ++l) append(l, out);
-    return;
-  }
-  if (how.only.empty() && s.rows() > 1) visible.row_blocks(s.row_begin, s.row_end, how.block_q);  // from here on it is only read
-  out.lists.resize(static_cast<std::size_t>(lists));
-  how.threads->each(lists, [&](int l, int) {
-    LoweredRuns& part = out.lists[static_cast<std::size_t>(l)];
-    begin_lists(s, how, 1, visible.n_cells(), part);
-    part.tile_lo = out.tile_lo;
-    part.tile_hi = out.tile_hi;
-    append(l, part);
-  });
-  for (const LoweredRuns& part : out.lists) join_list(part, out);
+  for (std::int32_t l = 0; l < lists; ++l)
+    append_route(plan, plan.route(l * out.heads_per_list), visible, s, l * out.heads_per_list, how, out);
 }
 
 namespace {

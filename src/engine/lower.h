@@ -6,7 +6,6 @@
 #include <span>
 #include <vector>
 
-#include "lacuna/parallel.h"
 #include "method/method.h"
 #include "pattern/invert.h"  // of a LoweredRuns::view(), for gradients
 #include "pattern/pattern.h"
@@ -40,7 +39,6 @@ struct LoweredRuns {
   std::vector<std::uint8_t> in_list;
   std::vector<std::uint32_t> in_block;
   std::vector<std::int32_t> whole, part;
-  std::vector<LoweredRuns> lists;  // each list, lowered by a worker of its own, before they are joined
 
   TileRuns view() const {
     return {block_q,      n_rows,         heads,        n_cells,       row_ptr.data(), runs.data(),
@@ -63,7 +61,6 @@ struct LowerOptions {
   bool gather = true;  // lone cells may be gathered; false: an additive mask is given by cell
   // Only these rows of the segment, counted from its first: row i of the runs is row only[i]. Empty: all.
   std::span<const std::int32_t> only = {};
-  ParallelFor* threads = nullptr;  // to lower lists side by side, with the same outcome
 };
 void lower_plan(const Plan& plan, const Visibility& visible, const Segment& segment, const LowerOptions& how,
                 LoweredRuns& out);

@@ -278,8 +278,7 @@ Result<Session::Impl::Outcome> Session::Impl::attend_segment(const AttendCall& c
   const auto lower = [&] {
     const Timed timed(*this, Verb::attend);
     lower_plan(*run, mask.visible, s,
-               {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(*run, kBlockQ), .gather = !args.bias,
-                .threads = s.rows() >= kBlockQ ? parallel : nullptr}, lowered);
+               {.q_heads = args.hq, .kv_heads = args.hkv, .block_q = block_q_of(*run, kBlockQ), .gather = !args.bias}, lowered);
   };
   lower();
   if (Plan wider; certificate && certify(c, mask, s, *run, args, wider)) {

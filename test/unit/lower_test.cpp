@@ -156,23 +156,6 @@ void check_lone_rows(Rng& rng, const Plan& plan, const Visibility& v, const Segm
   ASSERT_EQ(listed, pairs) << what;
 }
 
-// Lists lowered side by side come out as one after the other.
-void check_side_by_side(const Plan& plan, const Visibility& v, const Segment& s, LowerOptions how, const LoweredRuns& wanted, const std::string& what) {
-  static const std::unique_ptr<ParallelFor> pool = make_thread_pool(3);
-  static LoweredRuns runs;
-  how.threads = pool.get();
-  lower_plan(plan, v, s, how, runs);
-  const auto same_runs = [](const TileRun& a, const TileRun& b) { return a.begin == b.begin && a.end == b.end && a.bits == b.bits; };
-  ASSERT_TRUE(std::equal(runs.runs.begin(), runs.runs.end(), wanted.runs.begin(), wanted.runs.end(), same_runs)) << what;
-  ASSERT_EQ(runs.row_ptr, wanted.row_ptr) << what;
-  ASSERT_EQ(runs.words, wanted.words) << what;
-  ASSERT_EQ(runs.slots, wanted.slots) << what;
-  ASSERT_EQ(runs.list_pairs, wanted.list_pairs) << what;
-  ASSERT_EQ(runs.attended_pairs, wanted.attended_pairs) << what;
-  ASSERT_EQ(runs.tiles_read, wanted.tiles_read) << what;
-  ASSERT_EQ(runs.cells_gathered, wanted.cells_gathered) << what;
-}
-
 // Plans of one pattern, and plans that send every head its own way.
 void check_all_patterns(Rng& rng, const Visibility& v, const std::string& what) {
   LoweredRuns runs;  // one for all, as a session has it
@@ -192,9 +175,7 @@ void check_all_patterns(Rng& rng, const Visibility& v, const std::string& what) 
       }
       const Status good = check_plan(plan, {kHeads, s.rows(), s.n_keys, 0}, kKvHeads, v.n_cells());
       ASSERT_TRUE(good.ok()) << good.error().what;
-      const LowerOptions how{.q_heads = kHeads, .kv_heads = kKvHeads, .block_q = block_q_of(plan, block_q), .gather = rng.below(4) != 0};
-      lower_plan(plan, v, s, how, runs);
-      check_side_by_side(plan, v, s, how, runs, what + " kind " + std::to_string(kind));
+      lower_plan(plan, v, s, {.q_heads = kHeads, .kv_heads = kKvHeads, .block_q = block_q_of(plan, block_q), .gather = rng.below(4) != 0}, runs);
       const TileRuns t = runs.view();
       ASSERT_EQ(law_runs_are_well_formed(t), "") << what << " kind " << kind;
       const Pattern dense = Dense{};
