@@ -18,6 +18,8 @@ and beyond that:
     flags), besides headers of its own folder; a tagged header includes tagged headers only;
   * kernel/cuda/<arch>/ is compiled by nvcc and may include only tagged headers, for the same reason
     and so that no other header has to please nvcc;
+  * host/torch/cuda/ sees the tagged headers of kernel/cuda/ itself: those kernels have no engine
+    above them yet (docs/decisions/033);
   * outside headers that belong to one place stay there (PRIVATE).
 
 Tests (*_test.cpp) obey the layer of their folder, and may use test/ as well; test/ sees everything.
@@ -43,6 +45,7 @@ SEES = {
 DOORS = {"lacuna/lacuna.h", "lacuna/lacuna_c.h"}
 DOOR_USERS = {"engine", "host", "cli"}
 ARCH = re.compile(r"src/kernel/(cpu/(avx2|avx512|avx512vnni|avx512bf16|amx)|cuda/sm\d+a?)/")
+CUDA_ENTRY = re.compile(r"src/kernel/cuda/[a-z_]+\.h")
 POD = re.compile(r"^// lacuna: pod\b", re.MULTILINE)
 
 # Outside headers by pattern -> (who may include them, the reason given).
@@ -124,6 +127,8 @@ def refusal(tree, file, target):
         return "that door is for engine, host and cli" if door and here not in DOOR_USERS else ""
     if target.startswith("src/kernel/list/") and here != "engine" and folder(file) != "src/kernel/list":
         return "kernel/list/ is for engine alone"
+    if file.startswith("src/host/torch/cuda/") and CUDA_ENTRY.fullmatch(target) and is_pod(tree, target):
+        return ""
     if here != there and there not in SEES[here].split():
         sees = SEES[here] or "include/lacuna/ only"
         return f"{here} does not see {there} (it sees: {sees})"
@@ -178,6 +183,9 @@ SELF_TEST = [
     ("CUDA code must not see plain headers", 1, {"src/base/a.h": "", "src/kernel/cuda/sm80/b.cu": '#include "base/a.h"'}),
     ("CUDA code sees its folder's pod headers", 0, {"src/kernel/cuda/a.h": "// lacuna: pod", "src/kernel/cuda/sm80/b.cu": '#include "kernel/cuda/a.h"\n#include <cuda_runtime.h>'}),
     ("CUDA's headers stay in kernel/cuda", 1, {"src/engine/b.cpp": "#include <cuda_runtime.h>"}),
+    ("PyTorch's CUDA operators see the kernels' entry points", 0, {"src/kernel/cuda/a.h": "// lacuna: pod", "src/host/torch/cuda/b.cpp": '#include "kernel/cuda/a.h"'}),
+    ("but not what lies below them", 1, {"src/kernel/cuda/sm80/a.h": "// lacuna: pod", "src/host/torch/cuda/b.cpp": '#include "kernel/cuda/sm80/a.h"'}),
+    ("nor do PyTorch's other operators", 1, {"src/kernel/cuda/a.h": "// lacuna: pod", "src/host/torch/b.cpp": '#include "kernel/cuda/a.h"'}),
     ("a pod header includes pod only", 1, {"src/base/a.h": "", "src/base/b.h": '// lacuna: pod\n#include "base/a.h"'}),
     ("ggml stays in its host", 1, {"src/engine/b.cpp": "#include <ggml-backend.h>"}),
     ("intrinsics stay in kernel/cpu", 1, {"src/op/b.cpp": "#include <immintrin.h>"}),

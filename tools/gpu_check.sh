@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Compiles the CUDA kernels, compares them with the reference on this machine's GPU, times them, and keeps the results.
+# Compiles the CUDA kernels, compares them with the reference on this machine's GPU, as PyTorch calls them too, times them, and
+# keeps the results.
 #   tools/gpu_check.sh [--run-only] [--tests-only] [--time prefill|grad|decode|choose] [FOLDER]
 #
 # FOLDER (bench/results/<card>) gets  check.txt     what the tests say, compute-sanitizer's word on a few of them too
+#                                     check-torch.txt  what the tests of the Python package say, where python3 has a PyTorch for CUDA
 #                                     prefill.json  what lacuna-cuda-bench measured, PyTorch's peers beside it
 #                                     prefill.txt   the same as a table
 #                                     grad.json, grad.txt      of the backward
@@ -64,6 +66,14 @@ if command -v compute-sanitizer >/dev/null; then
   done
 fi
 ((status == 0)) || die "the check failed; its output is in $folder/check.txt"
+if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+  how=()
+  [[ $build = yes ]] || how=(--run-only)
+  head_of "$folder/check-torch.txt"
+  keep "$folder/check-torch.txt" tools/check_torch_cuda.sh "${how[@]}" || die "PyTorch's tests failed; their output is in $folder/check-torch.txt"
+else
+  say "python3 has no PyTorch that sees the GPU: its tests were not run"
+fi
 [[ $bench = yes ]] || exit 0
 
 # Lacuna's figures and, where python3 has PyTorch, those of its peers: measured NAME PEERS [ARGUMENT]

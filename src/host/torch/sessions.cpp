@@ -45,6 +45,8 @@ auto guarded(const F& body) -> decltype(body()) {
 
 }  // namespace
 
+void keep_error(std::string what) { last_error = std::move(what); }
+
 InUse::InUse(std::int64_t number) : threads_(table().threads), open_(find(number)) {
   if (!open_) throw std::invalid_argument("lacuna: session " + std::to_string(number) + " is not open in this process: it was closed");
   lock_ = std::unique_lock<std::mutex>(open_->mutex);

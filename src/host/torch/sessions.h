@@ -19,6 +19,9 @@ struct OpenSession {
   std::string report;
 };
 
+// What lacuna_torch_error() will say of this thread.
+void keep_error(std::string what);
+
 // A session while a call uses it: nobody else does, and the number of threads stays. Throws std::invalid_argument where
 // there is none of that number.
 class InUse {

@@ -2,7 +2,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
-from torch import Tensor
+from torch import Tensor, device
 from torch.nn.attention.flex_attention import BlockMask
 
 __version__: str
@@ -79,8 +79,10 @@ class Plan:
     causal: bool
     mask: Tensor | None
     source: str
+    lists: Any | None
     def __init__(self, words: Tensor, n_rows: int, n_keys: int, causal: bool = True, mask: Tensor | None = None,
-                 source: str = "words") -> None: ...
+                 source: str = "words", lists: Any | None = None) -> None: ...
+    def to(self, device: str | device) -> Plan: ...
     @classmethod
     def from_block_mask(cls, block_mask: BlockMask) -> Plan: ...
     @classmethod
@@ -99,6 +101,9 @@ class Plan:
     @classmethod
     def from_topk(cls, indices: Tensor, *, n_rows: int, n_keys: int, block_q: int = 1, block_k: int = 1,
                   causal: bool = True) -> Plan: ...
+    @classmethod
+    def from_block_lists(cls, row_ptr: Tensor, columns: Tensor, *, n_rows: int, n_keys: int, block_q: int = 128, block_k: int = 128,
+                         causal: bool = True, bits: Tensor | None = None, words: Tensor | None = None) -> Plan: ...
 
 @overload
 def attention(q: Tensor, k: Tensor, v: Tensor, method: str | Session = "dense", *, causal: bool | None = None,

@@ -5,7 +5,7 @@ import math
 import torch
 
 from . import _check
-from . import _ops  # noqa: F401  defines torch.ops.lacuna.attention
+from . import _list_ops  # noqa: F401  defines torch.ops.lacuna.attention, and what it does with CUDA tensors
 from ._session import Session
 from ._sessions import SHARED
 
@@ -58,8 +58,9 @@ def attention(q, k, v, method="dense", *, causal=None, mask=None, scale=None, so
     """Softmax attention of which `method` leaves out what it holds to be unimportant. Differentiable; a selection is a
     constant.
 
-    q: [B, Hq, Nq, Dk]; k: [B, Hkv, Nkv, Dk]; v: [B, Hkv, Nkv, Dv]; Hkv divides Hq. float32, float16 or bfloat16, on the CPU, of
-        any strides; channels that do not lie side by side are copied.
+    q: [B, Hq, Nq, Dk]; k: [B, Hkv, Nkv, Dk]; v: [B, Hkv, Nkv, Dv]; Hkv divides Hq. float32, float16 or bfloat16 on the CPU, float16
+        or bfloat16 on a CUDA device (sm_80 or newer), of any strides; channels that do not lie side by side are copied, on CUDA also
+        what is not aligned to 16 bytes or repeats (expand).
     method: a spec ("xattention:stride=8:mass=0.95"; `lacuna list` and docs/generated have all), or a lacuna.Session.
     causal: row i sees keys up to Nkv - Nq + i: the last row is aligned with the last key. Default: true without a mask.
     mask: bool [Nq, Nkv] or [B or 1, 1, Nq, Nkv], true = may be seen. Beside causal=True both must allow a key. Methods leave
@@ -69,6 +70,10 @@ def attention(q, k, v, method="dense", *, causal=None, mask=None, scale=None, so
     precision: "high" = float32 throughout; "fast" = bfloat16 products where the machine has them. None: high for float32
         tensors, fast for the others.
     layer: for methods that treat the layers of a model differently.
+    On CUDA: the methods of closed form (dense, streamingllm, trianglemix, powerattention), whose lists are made on the CPU and moved once
+        for each shape; those that look at keys by way of lacuna.plan, which copies them. No mask (plans have theirs), sinks, soft-cap,
+        Session or precision "high". Few rows (at most 16) take the decode kernel. Calls go to the current stream; a CUDA graph may hold
+        them, once the same call has run before.
     Returns out [B, Hq, Nq, Dv] of q's type; with return_lse also lse [B, Hq, Nq] float32, the logarithm of each row's sum of
     exponentials. A row that sees nothing has out 0 and lse -infinity.
 
@@ -76,5 +81,8 @@ def attention(q, k, v, method="dense", *, causal=None, mask=None, scale=None, so
     kernel or a method cannot do what is asked for; backward() raises RuntimeError where the method's plan has no gradient.
     """
     _check.inputs(q, k, v)
+    if q.is_cuda:
+        session = method if isinstance(method, Session) else None
+        _check.on_cuda(q, v, mask=mask, sinks=sinks, softcap=softcap, scale=scale, precision=precision, session=session)
     causal, mask = visible(causal, mask, q, k)
     return call(q, k, v, method, causal, mask, scale, softcap, sinks, precision, layer, return_lse)

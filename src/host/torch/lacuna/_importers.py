@@ -5,7 +5,8 @@ The functions are class methods of lacuna.Plan. Lists of one head serve all head
 per KV head."""
 import torch
 
-from . import _words
+from . import _cuda, _words
+from ._lists import Lists
 
 
 def _whole_numbers(name, x, dims, shape=None):
@@ -221,3 +222,35 @@ def from_topk(cls, indices, *, n_rows, n_keys, block_q=1, block_k=1, causal=True
         return _plan(cls, kept, block_q, block_k, n_rows, n_keys, causal, None, "top-k")
     words = torch.cat([_words.of_indices(one, block_q, n_rows, n_keys) for one in ordered])
     return cls(words, n_rows, n_keys, causal, None, "top-k")
+
+
+def from_block_lists(cls, row_ptr, columns, *, n_rows, n_keys, block_q=128, block_k=128, causal=True, bits=None, words=None):
+    """A plan from block lists that were made on a CUDA device and stay there, for calls on that device alone: row_ptr
+    [B or 1, H or 1, ceil(n_rows / block_q) + 1], offsets into columns, [n] numbers of key blocks, each at most once in a row block.
+    block_q and block_k: 64 or 128.
+    bits: [n] of each column -1 (all of its block) or the number of its mask in words, [masks, block_q, block_k / 32]: key c of row r is
+    bit c % 32 of words[mask, r, c // 32]. All int32. Looked through on the device, which the call waits for."""
+    _sizes(n_rows=n_rows, n_keys=n_keys)
+    for name, size in (("block_q", block_q), ("block_k", block_k)):
+        if size not in (64, 128):
+            raise ValueError(f"{name}: got {size}, need 64 or 128")
+    if (bits is None) != (words is None):
+        raise ValueError("bits and words: got one of them, need both or neither")
+    masks = None if words is None else (None, block_q, block_k // 32)
+    shapes = [("row_ptr", row_ptr, (None, None, _blocks(n_rows, block_q) + 1)), ("columns", columns, (None,)), ("bits", bits, (None,)),
+              ("words", words, masks)]
+    for name, x, shape in shapes:
+        if x is None and name in ("bits", "words"):
+            continue
+        if not isinstance(x, torch.Tensor) or not x.is_cuda or x.dtype != torch.int32:
+            got = f"{x.dtype} on {x.device}" if isinstance(x, torch.Tensor) else type(x).__name__
+            raise TypeError(f"{name}: got {got}, need an int32 tensor on a CUDA device; Plan.from_bsr takes lists on the CPU")
+        if x.device != row_ptr.device:
+            raise ValueError(f"{name} is on {x.device}, row_ptr on {row_ptr.device}: need one device")
+        if x.dim() != len(shape) or any(n is not None and n != m for n, m in zip(shape, x.shape)):
+            raise ValueError(f"{name}: shape {list(x.shape)}, need {['any' if n is None else n for n in shape]}")
+    if bits is not None and bits.shape != columns.shape:
+        raise ValueError(f"bits: {bits.numel()} numbers, need one for each of {columns.numel()} columns")
+    lists = Lists(*(None if x is None else x.contiguous() for _, x, _ in shapes), block_q=block_q, block_k=block_k)
+    _cuda.check_lists(lists, row_ptr.shape[0], row_ptr.shape[1], n_rows, n_keys)
+    return cls(torch.empty(0, dtype=torch.int32), n_rows, n_keys, causal, None, "block lists", lists)

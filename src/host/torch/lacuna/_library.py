@@ -40,6 +40,8 @@ def load():
             ("announce", None, [ctypes.c_int64, ctypes.c_int, ctypes.c_int64]),
             ("set_threads", None, [ctypes.c_int]),
             ("threads", ctypes.c_int, []),
+            ("plan_of_shape", ctypes.c_int64, [ctypes.c_char_p, *[ctypes.c_int] * 4, ctypes.c_int64, *[ctypes.c_int] * 2,
+                                               ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))]),
             ("error", ctypes.c_char_p, [])):
         function = getattr(library, f"lacuna_torch_{name}")
         function.restype, function.argtypes = result, arguments

@@ -18,9 +18,9 @@ from ._library import LIBRARY  # noqa: F401  loads the operators
 from ._sessions import handle_of
 
 _REST = "Tensor? mask, Tensor? sinks, Tensor? plan, str options, int session, bool causal, float? scale, float softcap, int layer"
-_definitions = torch.library.Library("lacuna", "FRAGMENT")
-_definitions.define(f"attention(Tensor q, Tensor k, Tensor v, {_REST}) -> (Tensor, Tensor, Tensor)")
-_definitions.define("attention_backward(Tensor d_out, Tensor? d_lse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
+definitions = torch.library.Library("lacuna", "FRAGMENT")
+definitions.define(f"attention(Tensor q, Tensor k, Tensor v, {_REST}) -> (Tensor, Tensor, Tensor)")
+definitions.define("attention_backward(Tensor d_out, Tensor? d_lse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
                     f"Tensor number, {_REST}) -> (Tensor, Tensor, Tensor, Tensor)")
 
 
@@ -48,7 +48,7 @@ def _new_outputs(q, v, dtype):
             q.new_zeros((batch,), dtype=torch.int64))
 
 
-@torch.library.impl("lacuna::attention", "cpu", lib=_definitions)
+@torch.library.impl("lacuna::attention", "cpu", lib=definitions)
 def _attention(q, k, v, mask, sinks, plan, options, session, causal, scale, softcap, layer):
     out, lse, number = _new_outputs(q, v, torch.float32)
     torch.ops.lacuna._attend(readable(q.float()), readable(k), readable(v), out, lse, number, additive(mask), floats(sinks), plan,
@@ -56,12 +56,12 @@ def _attention(q, k, v, mask, sinks, plan, options, session, causal, scale, soft
     return out.to(q.dtype), lse, number
 
 
-@torch.library.register_fake("lacuna::attention", lib=_definitions)
+@torch.library.register_fake("lacuna::attention", lib=definitions)
 def _attention_fake(q, k, v, mask, sinks, plan, options, session, causal, scale, softcap, layer):
     return _new_outputs(q, v, q.dtype)
 
 
-@torch.library.impl("lacuna::attention_backward", "cpu", lib=_definitions)
+@torch.library.impl("lacuna::attention_backward", "cpu", lib=definitions)
 def _attention_backward(d_out, d_lse, q, k, v, out, lse, number, mask, sinks, plan, options, session, causal, scale, softcap, layer):
     d_q, d_k, d_v = (torch.empty(t.shape, dtype=torch.float32) for t in (q, k, v))
     d_sinks = torch.zeros((q.shape[0], q.shape[1]), dtype=torch.float32)
@@ -71,7 +71,7 @@ def _attention_backward(d_out, d_lse, q, k, v, out, lse, number, mask, sinks, pl
     return d_q.to(q.dtype), d_k.to(k.dtype), d_v.to(v.dtype), d_sinks.sum(0) if sinks is None else d_sinks.sum(0).to(sinks.dtype)
 
 
-@torch.library.register_fake("lacuna::attention_backward", lib=_definitions)
+@torch.library.register_fake("lacuna::attention_backward", lib=definitions)
 def _attention_backward_fake(d_out, d_lse, q, k, v, out, lse, number, mask, sinks, plan, options, session, causal, scale, softcap, layer):
     d_q, d_k, d_v = (t.new_empty(t.shape) for t in (q, k, v))
     return d_q, d_k, d_v, q.new_empty((q.shape[1],), dtype=torch.float32 if sinks is None else sinks.dtype)
@@ -97,5 +97,5 @@ def _no_second(ctx, *_):
     raise RuntimeError("lacuna.attention has no second derivative; leave out create_graph=True")
 
 
-torch.library.register_autograd("lacuna::attention", _backward, setup_context=_save, lib=_definitions)
-torch.library.register_autograd("lacuna::attention_backward", _no_second, lib=_definitions)
+torch.library.register_autograd("lacuna::attention", _backward, setup_context=_save, lib=definitions)
+torch.library.register_autograd("lacuna::attention_backward", _no_second, lib=definitions)
