@@ -144,7 +144,7 @@ int verb_tune(int argc, char** argv) {
   app.add_option("-o,--output", o.output, "the profile to write")->required()->type_name("FILE");
   app.add_option("--max-loss", o.max_loss, "mean lost mass allowed")->type_name("SHARE")->capture_default_str();
   app.add_option("-c,--ctx-size", o.context, "tokens of a prompt: texts are cut into such, and beyond them the profile is dense")->check(CLI::Range(1024, 1 << 20))->capture_default_str();
-  app.add_option("--methods", o.methods, "specs to choose among, separated by commas; when not given, windows of all sizes and xattention")->type_name("A,B,C");
+  app.add_option("--methods", o.methods, "specs to choose among, separated by commas; when not given, windows of all sizes, xattention and sampleattention")->type_name("A,B,C");
   app.add_option("-t,--threads", o.threads, "threads; 0 = one per core")->check(CLI::Range(0, 1024))->capture_default_str();
   app.add_option("--seed", o.seed, "for the rows that are drawn")->capture_default_str();
   app.add_option("--max-tokens", o.max_tokens, "tokens to read at most; 0 = all")->check(CLI::Range(0LL, 1LL << 40))->capture_default_str();
